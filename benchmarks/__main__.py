@@ -1,0 +1,59 @@
+"""Print the table of the README: python -m benchmarks [--quick] [--only NAME]."""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import clock, data
+
+NAMES = ("training", "parquet", "memory", "cached_flow")
+
+
+def measured(name: str, folder: Path, *, quick: bool) -> Iterator[clock.Row]:
+    """The rows of one benchmark."""
+    from benchmarks import cached_flow, parquet, training
+
+    if name == "training":
+        yield from training.rows(data.raw(folder), quick=quick)
+    elif name == "parquet":
+        yield from parquet.rows(data.raw(folder), quick=quick)
+    elif name == "memory":
+        yield from parquet.memory_rows(data.raw(folder), quick=quick)
+    else:
+        data.raw(folder)
+        os.environ["MNIST_SOURCE"] = str(folder)
+        yield from cached_flow.rows(folder, quick=quick)
+
+
+def main() -> None:
+    """Measure, and print a Markdown table; the same as JSON beside it with --json."""
+    parser = argparse.ArgumentParser(prog="sh scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few repeats: to see that it works")
+    parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    print(f"{clock.machine()}\n")
+    print("| what | ours | peer | ours / peer | goal | the clock includes |")
+    print("|---|---:|---:|---:|---|---|")
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "raw"
+        folder.mkdir()
+        for benchmark in options.only or NAMES:
+            for row in measured(benchmark, folder, quick=options.quick):
+                rows.append(row.json())
+                print(
+                    f"| {row.what} | {row.ours:.3g} {row.unit} | {row.peer:.3g} {row.unit}, "
+                    f"{row.peer_is} | {row.ratio:.2f} | {row.goal} | {row.clock} |",
+                    flush=True,
+                )
+    print(f"\n{clock.machine()}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

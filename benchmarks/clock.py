@@ -1,0 +1,56 @@
+"""Timing: candidates take turns, so that a machine that drifts drifts for all of them."""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: what ours and a peer took in the same run.
+
+    `clock` says in words what the seconds include.
+    """
+
+    what: str
+    ours: float
+    peer: float
+    peer_is: str
+    unit: str
+    goal: str
+    clock: str
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the peer's; below one is better."""
+        return self.ours / self.peer
+
+    def json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], repeats: int, *, warm_up: bool = True
+) -> dict[str, float]:
+    """Median wall-clock seconds of each candidate, over repeats in which all take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeats + warm_up):
+        for name, run in candidates.items():
+            gc.collect()
+            start = time.perf_counter()
+            run()
+            elapsed = time.perf_counter() - start
+            if turn >= warm_up:
+                seconds[name].append(elapsed)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    """Cores and load, which explain a strange figure."""
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} cores, load average {load}"

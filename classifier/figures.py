@@ -1,0 +1,167 @@
+"""Figures: what the data looks like, what the model said of it, and how it learned.
+
+Images are float32 [N, H, W] or [N, H, W, C] in 0..1. Only Matplotlib's objects are used, never
+pyplot: no global state, no window, and the same bytes for the same figure.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+DPI = 100
+CELL = 2.0  # inches an image
+RIGHT, WRONG = "#1a7f37", "#cf222e"  # green and red, dark enough to read on white
+INK, FAINT = "#1b1f24", "#8c959f"
+SHORT = 3  # letters of a name that need no slanting
+MOST_COUNTED = 20  # classes; with more, the counts of a confusion matrix cannot be read
+
+
+def sample_grid(
+    images: Floats,
+    labels: Bytes,
+    classes: Sequence[str],
+    *,
+    rows: int = 3,
+    columns: int = 5,
+    seed: int = 0,
+) -> Figure:
+    """Random images, each titled with its class."""
+    figure, cells = _grid(rows, columns)
+    for axes, index in zip(cells, _draw(len(images), rows * columns, seed), strict=False):
+        _show(axes, images[index], classes[labels[index]])
+    return figure
+
+
+def prediction_grid(
+    images: Floats,
+    labels: Bytes,
+    predictions: Bytes,
+    classes: Sequence[str],
+    *,
+    rows: int = 3,
+    columns: int = 5,
+    seed: int = 0,
+) -> Figure:
+    """Random images titled `true/predicted`: green where right, bold red where wrong."""
+    figure, cells = _grid(rows, columns)
+    for axes, index in zip(cells, _draw(len(images), rows * columns, seed), strict=False):
+        right = labels[index] == predictions[index]
+        title = f"{classes[labels[index]]}/{classes[predictions[index]]}"
+        _show(axes, images[index], title, color=RIGHT if right else WRONG, bold=not right)
+    return figure
+
+
+def mistakes(
+    images: Floats,
+    labels: Bytes,
+    predictions: Bytes,
+    probabilities: Floats,
+    classes: Sequence[str],
+    *,
+    rows: int = 3,
+    columns: int = 5,
+) -> Figure:
+    """The wrong predictions that the model was surest of, the surest first."""
+    figure, cells = _grid(rows, columns)
+    wrong = np.flatnonzero(labels != predictions)
+    confidence = probabilities[wrong, predictions[wrong]]
+    order = np.argsort(-confidence, kind="stable")
+    for axes, place in zip(cells, order, strict=False):
+        index = wrong[place]
+        title = f"{classes[labels[index]]}/{classes[predictions[index]]}"
+        title += f" {math.floor(100 * confidence[place])} %"
+        _show(axes, images[index], title, color=WRONG, bold=True)
+    if not len(wrong):
+        figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", size=18, color=INK)
+    return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Counts by true class (rows) and predicted class (columns); the colour is a row's share."""
+    counts = np.asarray(matrix)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(max(6.0, min(12.0, 2 + 0.7 * len(classes))))
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    step = math.ceil(len(classes) / 32)
+    ticks = range(0, len(classes), step)
+    names = [classes[tick] for tick in ticks]
+    level = max(map(len, names)) <= SHORT
+    axes.set_xticks(ticks, names, rotation=0 if level else 45, ha="center" if level else "right")
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.tick_params(length=0)
+    if len(classes) <= MOST_COUNTED:
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if share[row, column] > 0.5 else INK if count else FAINT  # noqa: PLR2004
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, size=9)
+    return figure
+
+
+def curves(history: Mapping[str, Sequence[float] | None]) -> Figure:
+    """Loss and accuracies over the epochs, each line labelled with its last value."""
+    figure = _figure(10.0, 4.0)
+    left, right = figure.subplots(1, 2)
+    _curve(left, history["loss"] or (), "train", "tab:blue")
+    _curve(right, history["train_accuracy"] or (), "train", "tab:blue")
+    _curve(right, history.get("validation_accuracy") or (), "validation", "tab:orange")
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        axes.set_xlabel("epoch")
+        axes.set_title(name, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    left.set_ylim(bottom=0)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG that says nothing of when or by what it was made."""
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def _figure(width: float, height: float | None = None) -> Figure:
+    figure = Figure(figsize=(width, height or width), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, Iterator[Axes]]:
+    """A figure of rows x columns empty cells, and these in reading order."""
+    figure = _figure(CELL * columns, CELL * rows * 1.15)
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in cells:
+        axes.set_axis_off()
+    return figure, iter(cells)
+
+
+def _draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    random = np.random.default_rng(seed)
+    return random.choice(available, size=min(wanted, available), replace=False)
+
+
+def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:
+    picture = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image  # noqa: PLR2004
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    # About 0.6 of its size is the mean width of a letter: long titles shrink to fit their cell.
+    size = min(16.0, CELL * 72 / (0.6 * max(1, len(title))))
+    axes.set_title(title, color=color, size=size, weight="bold" if bold else "normal")
+
+
+def _curve(axes: Axes, values: Sequence[float], name: str, color: str) -> None:
+    if values:
+        epochs = range(1, len(values) + 1)
+        marker = "o" if len(values) == 1 else ""
+        label = f"{name} {values[-1]:.4f}"
+        axes.plot(epochs, values, color=color, marker=marker, label=label)

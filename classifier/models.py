@@ -1,0 +1,91 @@
+"""Models on disk: a folder of weights.safetensors, model.json and history.json; nothing pickled."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from classifier import datasets, networks
+from classifier.errors import BadInput
+from classifier.recipe import Recipe
+from classifier.tables import Description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network and what it is for."""
+
+    network: nn.Module
+    dataset: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+def save(
+    folder: Path,
+    network: nn.Module,
+    *,
+    recipe: Recipe,
+    seed: int,
+    table: Description,
+    history: Mapping[str, Any],
+) -> None:
+    """Write the three files into an existing folder: equal weights give equal bytes."""
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    about = {
+        "dataset": table.dataset,
+        "shape": table.shape,
+        "classes": table.classes,
+        "seed": seed,
+        "recipe": asdict(recipe),
+    }
+    _write_json(folder / "model.json", about)
+    _write_json(folder / "history.json", dict(history))
+
+
+def load(folder: Path) -> Model:
+    """The model of that folder, on the CPU.
+
+    Raises:
+        BadInput: a file is missing, damaged, or does not fit the network that it names.
+    """
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        shape, classes = tuple(about["shape"]), tuple(about["classes"])
+        own = datasets.load(about["dataset"]).networks
+        network = networks.build(about["recipe"]["network"], shape, len(classes), own)
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BadInput(
+            f"{folder} is not a model that can be read ({error}): train it again."
+        ) from error
+    return Model(network=network, dataset=about["dataset"], shape=shape, classes=classes)
+
+
+def predict(model: Model, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Probabilities, float32 [N, classes], of float32 images [N, *shape] in 0..1.
+
+    Raises:
+        BadInput: the images have another shape than the model was trained on.
+    """
+    if images.shape[1:] != model.shape:
+        raise BadInput(f"The images are {images.shape[1:]}, but the model is for {model.shape}.")
+    network = model.network.to(device).eval()
+    with torch.inference_mode():
+        passes = torch.from_numpy(images).split(PASS_ROWS)
+        return torch.cat([network(x.to(device)).softmax(1).cpu() for x in passes]).numpy()
+
+
+PASS_ROWS = 2_000  # so that memory does not grow with the rows
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

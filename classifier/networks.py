@@ -1,0 +1,93 @@
+"""Networks: each maps float32 images [N, *shape] in 0..1 to logits [N, classes]."""
+
+import math
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from classifier.datasets import Network
+from classifier.errors import BadArgument, BadInput
+
+
+class Post(nn.Module):
+    """The network of the post: pixels -> 100 -> classes, its ReLU written as a clamp at zero.
+
+    Weights are normal with mean 0 and standard deviation sqrt(2 / (fan_in + fan_out)) (Glorot and
+    Bengio 2010); biases are zero.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int, hidden: int = 100) -> None:
+        super().__init__()
+        self.weight_1, self.bias_1 = _layer(math.prod(shape), hidden)
+        self.weight_2, self.bias_2 = _layer(hidden, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, *shape]."""
+        hidden = (images.flatten(1) @ self.weight_1 + self.bias_1).clamp(min=0)
+        return hidden @ self.weight_2 + self.bias_2
+
+
+def _layer(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
+    deviation = math.sqrt(2 / (fan_in + fan_out))
+    return nn.Parameter(torch.randn(fan_in, fan_out) * deviation), nn.Parameter(
+        torch.zeros(fan_out)
+    )
+
+
+class Cnn(nn.Module):
+    """Two convolutions, each halved by pooling, and two layers: for images from 16 x 16.
+
+    The network of tuomaso/train_mnist_fast.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        height, width, channels = *shape[:2], math.prod(shape[2:])
+        if min(height, width) < SMALLEST:
+            raise BadInput(f"Network 'cnn' takes images from 16 x 16, not {height} x {width}.")
+        left = [((side - 4) // 2 - 2) // 2 for side in (height, width)]
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(channels, 24, kernel_size=5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(24, 32, kernel_size=3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+        )
+        self.layers = nn.Sequential(
+            nn.Linear(32 * math.prod(left), 256), nn.ReLU(), nn.Linear(256, classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, H, W] or [N, H, W, C]."""
+        seen = self.convolutions(_channels_first(images)).flatten(1)
+        return cast("Tensor", self.layers(seen))
+
+
+SMALLEST = 16
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)  # noqa: PLR2004
+
+
+BUILDERS: dict[str, Network] = {"post": Post, "cnn": Cnn}
+
+
+def build(
+    name: str, shape: tuple[int, ...], classes: int, own: Mapping[str, Network], seed: int = 0
+) -> nn.Module:
+    """The network of that name, on the CPU, with the initial weights of that seed.
+
+    `own` are the networks of the dataset. Torch's global generator is left as it was.
+    """
+    builders = BUILDERS | dict(own)
+    if name not in builders:
+        raise BadArgument(f"There is no network {name!r}: choose one of {', '.join(builders)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = builders[name](shape, classes)
+    # Convolutions take half the time so, on a CPU; other layers do not care.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,1 @@
+"""The flows: what is done in which order. Run one by `python -m flows <command>`."""

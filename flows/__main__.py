@@ -1,0 +1,101 @@
+"""The command line: python -m flows <command> [options].
+
+Exit codes: 0 done, 1 the run failed, 2 bad arguments, 130 interrupted.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+#: Settings for a run from a terminal. What the environment already says stays.
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # races the first migration: a traceback
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # flows/terminal.py shows our own lines
+}
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run the command that the tokens ask for; its exit code."""
+    arguments = list(sys.argv[1:] if tokens is None else tokens)
+    for name, value in SETTINGS.items():
+        if not (name.endswith("CONSOLE_LEVEL") and "--debug" in arguments):
+            os.environ.setdefault(name, value)
+
+    from classifier.errors import BadInput
+    from flows import terminal
+
+    try:
+        return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
+    except KeyboardInterrupt:
+        return terminal.interrupted()
+    except BadInput as error:
+        return terminal.failed(error, debug="--debug" in arguments)
+    except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
+        return terminal.failed(error, debug="--debug" in arguments)
+
+
+def _app() -> Any:
+    """The commands, one a flow: a flow's parameters are its options."""
+    from cyclopts import App, Parameter
+
+    from flows.train import train
+
+    app = App(
+        name="python -m flows",
+        help="Scheduled retraining of an image classifier.",
+        version_flags=(),
+        result_action="return_value",
+    )
+    app.command(train.fn, name="train")
+    app.meta.group_parameters = "Session"
+    app.meta.suppress_keyboard_interrupt = False  # main() has more to say than it would
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        data: Path | None = None,
+        source: Path | None = None,
+        json: Annotated[bool, Parameter(negative="")] = False,
+        debug: Annotated[bool, Parameter(negative="")] = False,  # noqa: ARG001 - main() looks for it
+    ) -> int:
+        """Run a flow.
+
+        Args:
+            tokens: the command and its options
+            data: Folder for all that is made  [default: MNIST_DATA, or data/ here]
+            source: Folder with the data files, instead of the public sources
+            json: Print the result as one JSON object, and nothing else on standard output
+            debug: Print all logs, and a traceback when the run fails
+        """
+        for name, folder in (("MNIST_DATA", data), ("MNIST_SOURCE", source)):
+            if folder is not None:
+                os.environ[name] = str(folder.resolve())
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if command is not train.fn:  # --help
+            command(*bound.args, **bound.kwargs)
+            return 0
+        return _run(train, bound.arguments, as_json=json)
+
+    return app
+
+
+def _run(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
+    from flows import server, terminal
+
+    with server.chosen() as address, terminal.lines():
+        if address:
+            terminal.say(f"Runs on the Prefect server at {address}")
+        result = flow(**arguments)
+        if as_json:
+            sys.stdout.write(json.dumps(result) + "\n")
+        else:
+            terminal.summary(result, ui=address is not None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What a person at a terminal sees of a run."""
+
+import json
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cyclopts import CycloptsError
+from prefect.utilities.urls import url_for
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from classifier.errors import BadArgument
+from tasks import artifacts, progress
+
+
+class OwnLines(logging.Handler):
+    """Shows what this project's code logs; what Prefect says of itself goes to the log file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record that comes from flows/ or tasks/."""
+        if Path(record.pathname).parent in (
+            artifacts.PROJECT / "flows",
+            artifacts.PROJECT / "tasks",
+        ):
+            style = "yellow" if record.levelno >= logging.WARNING else None
+            progress.console().print(record.getMessage(), style=style, markup=False)
+
+
+@contextmanager
+def lines() -> Iterator[None]:
+    """Show our own log lines while the block runs."""
+    handler = OwnLines(logging.INFO)
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+def say(sentence: str) -> None:
+    """One line on standard error."""
+    progress.console().print(sentence, markup=False, soft_wrap=True)
+
+
+def summary(result: dict[str, Any], *, ui: bool) -> None:
+    """The closing table; `ui`: whether there is one to look at."""
+    folder = artifacts.root() / result["report"]
+    record = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    table = Table.grid(padding=(0, 2))
+    table.add_row("accuracy", f"{result['test_accuracy']:.4f}")
+    table.add_row("errors", f"{result['errors']:,} of {result['test_rows']:,} test images")
+    for step in record["timeline"]:
+        table.add_row(step["task"], f"{step['outcome']}, {step['seconds']:.2f} s")
+    table.add_row("report", str(folder / "report.html"))
+    table.add_row("pictures", str(folder))
+    if ui:
+        table.add_row("UI", str(url_for("flow-run", obj_id=record["flow_run_id"])))
+    table.add_row("next", _next(result))
+    out = Console(highlight=False, soft_wrap=True)
+    out.print()
+    out.print(table)
+
+
+def interrupted() -> int:
+    """Say so; the exit code."""
+    say("Interrupted. What was finished is kept; the same command goes on from there.")
+    return 130
+
+
+def failed(error: Exception, *, debug: bool) -> int:
+    """One sentence about what went wrong; the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    bad_argument = isinstance(error, BadArgument | CycloptsError | ValidationError)
+    say(f"Error: {_sentence(error)}")
+    if not bad_argument:
+        for note in getattr(error, "__notes__", []):
+            say(f"Log: {note}")
+    return 2 if bad_argument else 1
+
+
+def _sentence(error: Exception) -> str:
+    cause = error if isinstance(error, ValidationError) else error.__cause__
+    if isinstance(cause, BadArgument):  # from within the parsing
+        return str(cause)
+    if not isinstance(cause, ValidationError):
+        return str(error) or type(error).__name__
+    first = cause.errors()[0]
+    argument: Any = getattr(error, "argument", None)
+    name = str(first["loc"][-1] if first["loc"] else argument.name)
+    option = "--" + name.removeprefix("--").replace("_", "-")
+    return f"{option} is {first['input']!r}: {first['msg'].replace('Input should', 'it should')}."
+
+
+def _next(result: dict[str, Any]) -> str:
+    """The command most worth typing now."""
+    if result["recipe"] == "post":
+        return f"python -m flows train --dataset {result['dataset']} --recipe mlp"
+    return "python -m flows train --help"

@@ -1,0 +1,1 @@
+"""The steps: they read artifacts, call classifier/, and write artifacts."""

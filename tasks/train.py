@@ -1,0 +1,66 @@
+"""Train: from a table to a model."""
+
+from dataclasses import asdict
+from time import perf_counter
+
+from prefect.logging import get_run_logger
+
+from classifier import datasets
+from classifier.recipe import Recipe
+from tasks import artifacts, caching, progress
+from tasks.artifacts import Artifact
+from tasks.caching import BY_CONTENT, step
+
+
+@step(name="train", cache_policy=BY_CONTENT - "device")
+def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str) -> Artifact:
+    """A model: weights, recipe and history.
+
+    Args:
+        table: what `normalise` gave.
+        dataset: its name.
+        recipe: how to train.
+        seed: of the initial weights and of the order of the rows.
+        device: auto, cpu, cuda or mps.
+    """
+    from classifier import checkpoints, devices, models, networks, tables, training
+
+    log = get_run_logger()
+    place = devices.pick(device)
+    about = tables.describe(table.path)
+    images, labels = tables.read(table.path, "train")
+    own = datasets.load(dataset).networks
+    network = networks.build(recipe.network, about.shape, len(about.classes), own, seed)
+    key = caching.current_key()
+    checkpoint = checkpoints.Checkpoint(path=artifacts.checkpoint(key), key=key)
+    told = max(1, recipe.epochs // 10)
+
+    with (
+        artifacts.draft("models", dataset=dataset) as new,
+        progress.bar("train") as in_terminal,
+        progress.artifact(f"Epochs of {dataset}") as in_ui,
+    ):
+
+        def on_epoch(history: training.History) -> None:
+            in_terminal(history.epochs, recipe.epochs)
+            in_ui(history.epochs, recipe.epochs)
+            if history.epochs % told == 0:
+                log.info("epoch %3d: mean loss so far %.5f", history.epochs, history.mean_loss)
+
+        started = perf_counter()
+        history = training.fit(
+            network,
+            images,
+            labels,
+            recipe,
+            seed=seed,
+            device=place,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+        )
+        new.made |= {"seconds": perf_counter() - started, "device": str(place)}
+        models.save(
+            new.folder, network, recipe=recipe, seed=seed, table=about, history=asdict(history)
+        )
+    checkpoint.remove()
+    return new.finished()

@@ -1,0 +1,190 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from classifier import networks, training
+from classifier.checkpoints import Checkpoint
+from classifier.errors import BadInput
+from classifier.recipe import RECIPES, Recipe
+
+CPU = torch.device("cpu")
+ROWS, SHAPE, CLASSES = 600, (6, 5), 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Four noisy patterns: easy, but not trivial."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, CLASSES, ROWS).astype(np.uint8)
+    patterns = random.random((CLASSES, *SHAPE))
+    images = np.clip(patterns[labels] + random.normal(0, 0.2, (ROWS, *SHAPE)), 0, 1)
+    return images.astype(np.float32), labels
+
+
+def train(data, recipe, seed=0, **options):
+    network = networks.build("post", SHAPE, CLASSES, {}, seed)
+    history = training.fit(network, *data, recipe, seed=seed, device=CPU, **options)
+    return [value.detach().numpy() for value in network.parameters()], history
+
+
+def numpy_step(weights, images, labels, rate):
+    """Loss and new weights of one full-batch step of the post, written out in float64."""
+    w1, b1, w2, b2 = (value.astype(np.float64) for value in weights)
+    x = images.reshape(len(images), -1).astype(np.float64)
+    before = x @ w1 + b1
+    hidden = np.maximum(before, 0)
+    logits = hidden @ w2 + b2
+    logits -= logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.log(chances[np.arange(len(x)), labels]).mean()
+    slope = (chances - np.eye(chances.shape[1])[labels]) / len(x)
+    back = slope @ w2.T * (before > 0)
+    gradients = (x.T @ back, back.sum(axis=0), hidden.T @ slope, slope.sum(axis=0))
+    return loss, [
+        value - rate * gradient for value, gradient in zip((w1, b1, w2, b2), gradients, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("micro_batch", [0, 7, 600], ids=["whole", "in parts", "one part"])
+def test_each_epoch_of_post_agrees_with_numpy_in_float64_from_the_same_weights(data, micro_batch):
+    recipe = replace(RECIPES["post"], epochs=1, micro_batch=micro_batch)
+    network = networks.build("post", SHAPE, CLASSES, {}, 0)
+    for _ in range(25):
+        weights = [value.detach().numpy().copy() for value in network.parameters()]
+        loss, stepped = numpy_step(weights, *data, rate=0.8)
+        history = training.fit(network, *data, recipe, seed=0, device=CPU)
+        assert history.loss == [pytest.approx(loss, rel=1e-5)]
+        for value, old, new in zip(network.parameters(), weights, stepped, strict=True):
+            step = value.detach().numpy() - old
+            scale = np.abs(new - old).max()
+            np.testing.assert_allclose(step, new - old, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_agrees_with_scikit_learn(smoothing):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 5, (50, 4)), random.integers(0, 4, 50)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = (1 - smoothing) * log_loss(labels, chances, labels=range(4)) - smoothing * np.log(
+        chances
+    ).mean()
+    losses = training.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), smoothing)
+    assert losses.mean().item() == pytest.approx(expected)
+
+
+def test_cross_entropy_stays_finite_for_huge_logits():
+    losses = training.cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([1]))
+    assert losses.item() == pytest.approx(2e4)
+
+
+def test_learns(data):
+    _, history = train(data, replace(RECIPES["post"], epochs=60))
+    assert history.loss[-1] < history.loss[0] / 2
+    assert history.train_accuracy[-1] > 0.95
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_equal_seeds_give_equal_bytes_and_other_seeds_others(data, name):
+    recipe = replace(RECIPES[name], epochs=3)
+    first, again, other = (train(data, recipe, seed)[0] for seed in (3, 3, 4))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
+    assert any(a.tobytes() != b.tobytes() for a, b in zip(first, other, strict=True))
+
+
+def test_the_history_has_one_entry_an_epoch_and_none_for_what_is_not_measured(data):
+    seen = []
+    _, history = train(
+        data, replace(RECIPES["post"], epochs=4), on_epoch=lambda h: seen.append(h.mean_loss)
+    )
+    assert len(history.loss) == len(history.train_accuracy) == history.epochs == 4
+    assert history.validation_accuracy is None
+    assert seen == [pytest.approx(np.mean(history.loss[:n])) for n in (1, 2, 3, 4)]
+
+
+def test_validation_rows_are_never_trained_on(data):
+    """Rows whose label is poison: a model that had seen them would have fitted them."""
+    images, labels = data
+    rows, held_back = training._held_back(ROWS, 100)
+    assert len(held_back) == 100
+    assert sorted(torch.cat([rows, held_back]).tolist()) == list(range(ROWS))
+    poisoned = labels.copy()
+    poisoned[held_back] = (labels[held_back] + 1) % CLASSES
+    recipe = Recipe(epochs=3, validation_rows=100, batch=50)
+    clean, history = train(data, recipe)
+    same, poor = train((images, poisoned), recipe)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(clean, same, strict=True))
+    assert poor.validation_accuracy != history.validation_accuracy
+
+
+def test_holds_back_at_most_a_fifth():
+    rows, held_back = training._held_back(10, 5_000)
+    assert (len(rows), len(held_back)) == (8, 2)
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(data):
+    with pytest.raises(BadInput, match=r"in epoch \d+, at learning rate 100: give a smaller"):
+        train((data[0] * 1e30, data[1]), replace(RECIPES["post"], learning_rate=100.0))
+
+
+class Broken(Exception):
+    pass
+
+
+def broken_off(data, recipe, checkpoint, after):
+    def on_epoch(history):
+        if history.epochs == after:
+            raise Broken
+
+    with pytest.raises(Broken):
+        train(data, recipe, checkpoint=checkpoint, on_epoch=on_epoch)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["within an epoch", "never saved"])
+def test_goes_on_from_its_checkpoint_to_the_same_bytes(data, name, seconds, tmp_path):
+    recipe = replace(RECIPES[name], epochs=6, batch=min(64, RECIPES[name].batch))
+    expected, whole = train(data, recipe)
+    place = {"path": tmp_path / "checkpoint", "key": "a"}
+    broken_off(data, recipe, Checkpoint(**place, seconds=seconds), after=4)
+    epochs = []
+    resumed, history = train(
+        data,
+        recipe,
+        checkpoint=Checkpoint(**place),
+        on_epoch=lambda seen: epochs.append(seen.epochs),
+    )
+    # Broken off as epoch 4 ended, before the step was kept: its last step is taken again.
+    assert epochs == ([4, 5, 6] if seconds == 0 else [1, 2, 3, 4, 5, 6])
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(resumed, expected, strict=True))
+    assert history == whole
+
+
+@pytest.mark.parametrize("harm", ["other key", "truncated", "emptied", "not a checkpoint"])
+def test_a_checkpoint_that_does_not_fit_is_ignored_with_a_warning(data, harm, tmp_path, caplog):
+    recipe = replace(RECIPES["post"], epochs=3)
+    expected, _ = train(data, recipe)
+    path = tmp_path / "checkpoint"
+    broken_off(data, recipe, Checkpoint(path=path, key="a", seconds=0), after=2)
+    content = path.read_bytes()
+    harmed = {"truncated": content[:-100], "emptied": b"", "not a checkpoint": b"\x80\x04." * 99}
+    path.write_bytes(harmed.get(harm, content))
+    checkpoint = Checkpoint(path=path, key="b" if harm == "other key" else "a")
+    weights, _ = train(data, recipe, checkpoint=checkpoint)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(weights, expected, strict=True))
+
+
+def test_one_cycle_is_that_of_torch():
+    recipe = Recipe(schedule="one-cycle", learning_rate=0.01)
+    steps = 50
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, steps, cycle_momentum=False)
+    for step in range(steps):
+        assert training.learning_rate(recipe, step, steps) == pytest.approx(
+            theirs.get_last_lr()[0], rel=1e-6
+        )
+        optimiser.step()
+        theirs.step()

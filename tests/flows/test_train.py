@@ -1,0 +1,195 @@
+"""The train flow on a thousand real images, and what its cache reuses."""
+
+import json
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("server")
+
+STEPS = ("download", "normalise", "train", "evaluate", "plot")
+
+
+def run(**options):
+    from flows.parameters import Overrides
+    from flows.train import train
+
+    quick = {"epochs": 3} | options.pop("overrides", {})
+    return train(dataset="folder", overrides=Overrides(**quick), **options)
+
+
+def ran(result):
+    """The steps of a run that were not cached."""
+    assert tuple(result["steps"]) == STEPS
+    assert set(result["steps"].values()) <= {"ran", "cached"}
+    return {name for name, outcome in result["steps"].items() if outcome == "ran"}
+
+
+def the_file(root, pattern):
+    (found,) = root.glob(f"cache/{pattern}")
+    return found
+
+
+def test_the_first_run_makes_everything(root):
+    result = run()
+    assert ran(result) == set(STEPS)
+    assert result["dataset"] == "folder"
+    assert result["recipe"] == "post"
+    assert result["seed"] == 0
+    assert result["device"] in {"cpu", "cuda:0", "mps:0"}
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["train_seconds"] > 0
+    assert (root / result["model"] / "weights.safetensors").is_file()
+    report = root / result["report"]
+    written = json.loads((report / "report.json").read_text())
+    assert written.items() >= result.items()
+    page = (report / "report.html").read_text()
+    for name in ("samples", "predictions", "mistakes", "confusion", "curves"):
+        assert f'src="{name}.png"' in page
+        assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "mean loss so far" in (report / "log.txt").read_text()
+
+
+def test_a_second_run_reuses_every_artifact(root):
+    first, second = run(), run()
+    assert ran(second) == set()
+    assert second["train_seconds"] is None
+    differing = {name for name in first if first[name] != second[name]}
+    assert differing == {"run_id", "steps", "train_seconds", "report"}
+    assert first.keys() == second.keys()
+
+
+def test_without_its_parquet_only_normalise_runs(root):
+    run()
+    shutil.rmtree(the_file(root, "tables/*/train").parent)
+    assert ran(run()) == {"normalise"}
+    assert ran(run()) == set()
+
+
+def test_with_one_byte_of_the_model_flipped_only_train_runs(root):
+    first = run()
+    weights = root / first["model"] / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    second = run()
+    assert ran(second) == {"train"}
+    assert second["model"] == first["model"]
+    assert ran(run()) == set()
+
+
+def test_another_learning_rate_trains_evaluates_and_plots(root):
+    run()
+    assert ran(run(overrides={"learning_rate": 0.5})) == {"train", "evaluate", "plot"}
+
+
+def test_another_seed_trains_evaluates_and_plots(root):
+    run()
+    assert ran(run(seed=1)) == {"train", "evaluate", "plot"}
+
+
+def test_another_grid_only_plots(root):
+    from tasks.plot import Grid
+
+    run()
+    assert ran(run(grid=Grid(seed=1))) == {"plot"}
+
+
+def test_another_device_runs_nothing(root):
+    run(device="auto")
+    assert ran(run(device="cpu")) == set()
+
+
+def test_a_moved_data_root_runs_nothing(root, tmp_path, monkeypatch):
+    run()
+    root.rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "elsewhere"))
+    assert ran(run()) == set()
+    assert not root.exists()
+
+
+def test_a_moved_source_runs_nothing(root, tmp_path, monkeypatch):
+    from tests.conftest import FIXTURE
+
+    run()
+    shutil.copytree(FIXTURE, tmp_path / "copy")
+    monkeypatch.setenv("MNIST_SOURCE", str(tmp_path / "copy"))
+    assert ran(run()) == set()
+
+
+def test_refresh_runs_everything_and_gives_the_same_artifacts(root):
+    first, second = run(), run(refresh=True)
+    assert ran(second) == set(STEPS)
+    assert second["model"] == first["model"]
+
+
+def test_limit_takes_the_first_rows(root):
+    import pyarrow.parquet as pq
+
+    result = run(limit=50)
+    rows = [pq.read_metadata(path).num_rows for path in root.glob("cache/tables/*/*/*.parquet")]
+    assert rows == [50, 50]
+    assert result["test_rows"] == 50
+
+
+def test_a_record_that_names_pickle_is_not_unpickled_and_its_step_runs_again(root):
+    import base64
+    import pickle
+
+    run()
+    (record,) = (path for path in root.glob("cache/records/train/*/*") if ".parts" not in path.name)
+    content = json.loads(record.read_text())
+    planted = root / "planted"
+    bomb = b"cos\nsystem\n(S'touch " + str(planted).encode() + b"'\ntR."
+    content["metadata"]["serializer"] = {
+        "type": "pickle",
+        "picklelib": "cloudpickle",
+        "picklelib_version": None,
+    }
+    content["result"] = base64.b64encode(bomb).decode()
+    record.write_text(json.dumps(content))
+    assert ran(run()) == {"train"}
+    assert not planted.exists()
+    pickle.loads(bomb)  # noqa: S301 - the trap works where it is read
+    assert planted.exists()
+
+
+def test_a_record_that_leads_out_of_the_data_root_is_dropped(root):
+    run()
+    (record,) = (path for path in root.glob("cache/records/train/*/*") if ".parts" not in path.name)
+    content = json.loads(record.read_text())
+    artifact = json.loads(content["result"]) | {"digest": "../../../elsewhere"}
+    record.write_text(json.dumps(content | {"result": json.dumps(artifact)}))
+    assert ran(run()) == {"train"}
+
+
+def test_a_second_run_loads_neither_torch_nor_numpy(project):
+    assert project("train", "--dataset", "folder", "--epochs", "2", "--json").returncode == 0
+    (project.folder / "watched.py").write_text(
+        "import sys\n"
+        "from flows.__main__ import main\n"
+        "code = main(['train', '--dataset', 'folder', '--epochs', '2', '--json'])\n"
+        'sys.stderr.write(f\'loaded: {sorted({"torch", "sklearn", "numpy"} & set(sys.modules))}\')\n'
+        "sys.exit(code)\n"
+    )
+    done = project.python("watched.py")
+    assert done.returncode == 0
+    assert set(json.loads(done.stdout)["steps"].values()) == {"cached"}
+    assert "loaded: []" in done.stderr
+
+
+def test_code_counts_but_comments_and_docstrings_do_not(project):
+    def steps():
+        done = project("train", "--dataset", "folder", "--epochs", "2", "--json")
+        assert done.returncode == 0, done.stderr
+        return ran(json.loads(done.stdout))
+
+    assert steps() == set(STEPS)
+    training = project.folder / "classifier" / "training.py"
+    text = training.read_text()
+    training.write_text(
+        text.replace('"""Training: one loop', '"""Another docstring: one loop') + "\n# more\n"
+    )
+    assert steps() == set()
+    training.write_text(text.replace("return peak", "return 1 * peak", 1))
+    assert steps() == {"train"}
