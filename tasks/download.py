@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from classifier import datasets
-from tasks import artifacts, progress, sources
+from tasks import artifacts, local_files, progress
 from tasks.artifacts import Artifact
 from tasks.caching import BY_CONTENT, step
 
@@ -21,7 +21,7 @@ async def worth_another_try(_: Task[..., Any], __: TaskRun, state: State[Any]) -
 def local_content() -> str | None:
     """SHA-256 of what the local source holds, which is what counts of it; None without one."""
     folder = artifacts.local_source()
-    return sources.content(folder) if folder else None
+    return local_files.content(folder) if folder else None
 
 
 @step(
@@ -39,6 +39,8 @@ def download(dataset: str, local: str | None) -> Artifact:
         dataset: its name.
         local: content of the local source, as `local_content` gives it; None: the public sources.
     """
+    from tasks import sources
+
     folder = artifacts.local_source() if local else None
     with artifacts.draft("raw", dataset=dataset) as new, progress.bar("download") as advance:
         new.made["source"] = sources.obtain(

@@ -4,7 +4,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier import idx
 from classifier.datasets import Dataset
 from classifier.errors import BadInput
 
@@ -30,6 +29,8 @@ def to_idx(dataset: Dataset, folder: Path, target: Path) -> None:
         BadInput: a class is unknown or empty, a picture is damaged, or the dataset names no shape.
     """
     import numpy as np
+
+    from classifier import idx
 
     if dataset.shape is None or dataset.classes is None:
         raise BadInput(

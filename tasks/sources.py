@@ -19,18 +19,12 @@ import httpx
 from classifier import idx
 from classifier.datasets import FILES, Dataset, Mirror, Npm, OpenML, Source
 from classifier.errors import BadInput
-from tasks import pictures
+from tasks import local_files
 
 #: Called with the bytes of this source so far and, where it is known, their total.
 Progress = Callable[[int, int | None], None]
 
-#: The customary name of each of FILES, without its end; test files are called t10k or test.
-STEMS = {
-    "train-images.idx": ("train-images",),
-    "train-labels.idx": ("train-labels",),
-    "test-images.idx": ("t10k-images", "test-images"),
-    "test-labels.idx": ("t10k-labels", "test-labels"),
-}
+#: The customary name of each of FILES.
 OFFICIAL = {
     "train-images.idx": "train-images-idx3-ubyte",
     "train-labels.idx": "train-labels-idx1-ubyte",
@@ -57,16 +51,10 @@ class NoSource(BadInput):
     def __init__(self, dataset: str, answers: dict[str, SourceFailed]) -> None:
         listed = "".join(f"\n  {source}: {answer}" for source, answer in answers.items())
         super().__init__(
-            f"No source of {dataset} gave its files:{listed}\n{HOW_TO_SUPPLY} (MNIST_SOURCE says "
-            "the same as --source)."
+            f"No source of {dataset} gave its files:{listed}\n{local_files.HOW_TO_SUPPLY} "
+            "(MNIST_SOURCE says the same as --source)."
         )
         self.transient = any(answer.transient for answer in answers.values())
-
-
-HOW_TO_SUPPLY = (
-    "Give --source DIR with the four IDX files, gzipped or not: train-images…, train-labels…, "
-    "t10k-images…, t10k-labels…"
-)
 
 
 def obtain(dataset: Dataset, folder: Path, *, local: Path | None, progress: Progress) -> str:
@@ -80,11 +68,11 @@ def obtain(dataset: Dataset, folder: Path, *, local: Path | None, progress: Prog
         NoSource: every source failed.
     """
     if local is not None:
-        _from_folder(dataset, local, folder)
+        local_files.unpack(dataset, local, folder)
         verify(dataset, folder)
         return "local folder"
     if not dataset.sources:
-        raise BadInput(f"{dataset.name} has no public source. {HOW_TO_SUPPLY}.")
+        raise BadInput(f"{dataset.name} has no public source. {local_files.HOW_TO_SUPPLY}.")
     answers: dict[str, SourceFailed] = {}
     for source in dataset.sources:
         try:
@@ -128,47 +116,6 @@ def verify(dataset: Dataset, folder: Path) -> None:
                     f"The {name.removesuffix('.idx')} are not those of {dataset.name}: their "
                     "SHA-256 is another. To train on other files, use --dataset folder."
                 )
-
-
-def content(local: Path) -> str:
-    """SHA-256 of what would be read from that folder, wherever it lies.
-
-    Raises:
-        BadInput: it cannot be read, or holds neither IDX files nor pictures.
-    """
-    lines = []
-    for name, path in sorted(_readable(local).items()):
-        with path.open("rb") as file:
-            lines.append(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _readable(local: Path) -> dict[str, Path]:
-    """The files in a local folder that count, by the name under which they count."""
-    try:
-        names = sorted(path.name for path in local.iterdir())
-    except OSError as error:
-        raise BadInput(f"{local} cannot be read: {error.strerror}.") from error
-    if "train" in names and "test" in names:
-        return {path.relative_to(local).as_posix(): path for path in pictures.files(local)}
-    found = {}
-    for name, stems in STEMS.items():
-        candidates = [entry for entry in names if entry.startswith(stems)]
-        if len(candidates) != 1:
-            held = ", ".join(names[:10]) or "nothing"
-            wrong = "several files" if candidates else "no file"
-            raise BadInput(f"{local} has {wrong} for {stems[0]}; it holds {held}. {HOW_TO_SUPPLY}.")
-        found[name] = local / candidates[0]
-    return found
-
-
-def _from_folder(dataset: Dataset, local: Path, folder: Path) -> None:
-    files = _readable(local)
-    if set(files) == set(FILES):
-        for name, path in files.items():
-            idx.unpack(path, folder / name)
-    else:
-        pictures.to_idx(dataset, local, folder)
 
 
 def _fetch(source: Source, dataset: Dataset, folder: Path, progress: Progress) -> None:

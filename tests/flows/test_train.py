@@ -169,7 +169,8 @@ def test_a_second_run_loads_neither_torch_nor_numpy(project):
         "import sys\n"
         "from flows.__main__ import main\n"
         "code = main(['train', '--dataset', 'folder', '--epochs', '2', '--json'])\n"
-        'sys.stderr.write(f\'loaded: {sorted({"torch", "sklearn", "numpy"} & set(sys.modules))}\')\n'
+        "heavy = {'torch', 'sklearn', 'numpy'}\n"
+        "sys.stderr.write(f'loaded: {sorted(heavy & set(sys.modules))}')\n"
         "sys.exit(code)\n"
     )
     done = project.python("watched.py")

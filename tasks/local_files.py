@@ -1,0 +1,75 @@
+"""A local folder as a source: four IDX files, or pictures in folders."""
+
+import hashlib
+from pathlib import Path
+
+from classifier.datasets import FILES, Dataset
+from classifier.errors import BadInput
+from tasks import pictures
+
+#: The customary name of each of FILES, without its end; test files are called t10k or test.
+STEMS = {
+    "train-images.idx": ("train-images",),
+    "train-labels.idx": ("train-labels",),
+    "test-images.idx": ("t10k-images", "test-images"),
+    "test-labels.idx": ("t10k-labels", "test-labels"),
+}
+HOW_TO_SUPPLY = (
+    "Give --source DIR with the four IDX files, gzipped or not: train-images…, train-labels…, "
+    "t10k-images…, t10k-labels…"
+)
+
+
+def content(local: Path) -> str:
+    """SHA-256 of what would be read from that folder, wherever it lies.
+
+    Raises:
+        BadInput: it cannot be read, or holds neither IDX files nor pictures.
+    """
+    lines = []
+    for name, path in sorted(_readable(local).items()):
+        lines.append(f"{name} {_sha256(path)}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _readable(local: Path) -> dict[str, Path]:
+    """The files in a local folder that count, by the name under which they count."""
+    try:
+        names = sorted(path.name for path in local.iterdir())
+    except OSError as error:
+        raise BadInput(f"{local} cannot be read: {error.strerror}.") from error
+    if "train" in names and "test" in names:
+        return {path.relative_to(local).as_posix(): path for path in pictures.files(local)}
+    found = {}
+    for name, stems in STEMS.items():
+        candidates = [entry for entry in names if entry.startswith(stems)]
+        if len(candidates) != 1:
+            held = ", ".join(names[:10]) or "nothing"
+            wrong = "several files" if candidates else "no file"
+            raise BadInput(f"{local} has {wrong} for {stems[0]}; it holds {held}. {HOW_TO_SUPPLY}.")
+        found[name] = local / candidates[0]
+    return found
+
+
+def unpack(dataset: Dataset, local: Path, folder: Path) -> None:
+    """Write the FILES into a folder, from IDX files or from pictures.
+
+    Raises:
+        BadInput: a file is missing or damaged.
+    """
+    from classifier import idx
+
+    files = _readable(local)
+    if set(files) == set(FILES):
+        for name, path in files.items():
+            idx.unpack(path, folder / name)
+    else:
+        pictures.to_idx(dataset, local, folder)
