@@ -4,17 +4,27 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 SECONDS = 30.0  # between two checkpoints
 
 log = logging.getLogger(__name__)
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies as safetensors takes them: in C order, none sharing the memory of another."""
+    order = torch.contiguous_format
+    return {
+        name: tensor.detach().cpu().clone(memory_format=order) for name, tensor in tensors.items()
+    }
 
 
 @dataclass(kw_only=True)
@@ -41,8 +51,8 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
-            on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(on_cpu, new, {"key": self.key, "about": json.dumps(about)})
+            metadata = {"key": self.key, "about": json.dumps(about)}
+            new.write_bytes(serialised(storable(tensors), metadata))
             new.replace(self.path)
         finally:
             new.unlink(missing_ok=True)

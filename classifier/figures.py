@@ -7,6 +7,7 @@ pyplot: no global state, no window, and the same bytes for the same figure.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,7 +97,10 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     ticks = range(0, len(classes), step)
     names = [classes[tick] for tick in ticks]
     level = max(map(len, names)) <= SHORT
-    axes.set_xticks(ticks, names, rotation=0 if level else 45, ha="center" if level else "right")
+    slanted: dict[str, Any] = (
+        {} if level else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    )
+    axes.set_xticks(ticks, names, **slanted)
     axes.set_yticks(ticks, names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -154,8 +158,8 @@ def _draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
 def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:
     picture = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image  # noqa: PLR2004
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    # About 0.6 of its size is the mean width of a letter: long titles shrink to fit their cell.
-    size = min(16.0, CELL * 72 / (0.6 * max(1, len(title))))
+    # About 0.65 of its size is the mean width of a letter: long titles shrink to fit their cell.
+    size = min(16.0, CELL * 72 / (0.65 * max(1, len(title))))
     axes.set_title(title, color=color, size=size, weight="bold" if bold else "normal")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
-from classifier import datasets, networks
+from classifier import checkpoints, datasets, networks
 from classifier.errors import BadInput
 from classifier.recipe import Recipe
 from classifier.tables import Description
@@ -38,8 +39,9 @@ def save(
     history: Mapping[str, Any],
 ) -> None:
     """Write the three files into an existing folder: equal weights give equal bytes."""
-    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
+    weights = checkpoints.storable(network.state_dict())
+    # save_file() has an error of its own for a full disk.
+    (folder / "weights.safetensors").write_bytes(serialised(weights))
     about = {
         "dataset": table.dataset,
         "shape": table.shape,

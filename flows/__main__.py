@@ -17,6 +17,8 @@ SETTINGS = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # flows/terminal.py shows our own lines
 }
 
+INTERRUPTED = "Interrupted. What was finished is kept; the same command goes on from there.\n"
+
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run the command that the tokens ask for; its exit code."""
@@ -24,16 +26,18 @@ def main(tokens: Sequence[str] | None = None) -> int:
     for name, value in SETTINGS.items():
         if not (name.endswith("CONSOLE_LEVEL") and "--debug" in arguments):
             os.environ.setdefault(name, value)
+    try:
+        return _launch(arguments)
+    except KeyboardInterrupt:  # also while Prefect is being imported
+        sys.stderr.write(INTERRUPTED)
+        return 130
 
-    from classifier.errors import BadInput
+
+def _launch(arguments: list[str]) -> int:
     from flows import terminal
 
     try:
         return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
-    except KeyboardInterrupt:
-        return terminal.interrupted()
-    except BadInput as error:
-        return terminal.failed(error, debug="--debug" in arguments)
     except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
         return terminal.failed(error, debug="--debug" in arguments)
 

@@ -1,10 +1,11 @@
 """What a flow can be asked for: the choices, limits and descriptions of the UI and command line."""
 
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import pydantic
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from classifier import datasets
 from classifier.recipe import Recipe
@@ -35,9 +36,15 @@ else:
 RecipeFields = Annotated[Overrides | None, Parameter(name="*", group="Recipe")]
 
 
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """As pydantic reads it; cyclopts would round 1.5."""
+    return pydantic.TypeAdapter(int).validate_python(tokens[0].value)
+
+
+_Whole = Parameter(converter=_whole)
 #: What the form and the command line refuse at once; what they mean stands in the docstrings.
-Seed = Annotated[int, pydantic.Field(ge=0)]
-Limit = Annotated[int | None, pydantic.Field(ge=1)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32), _Whole]
+Limit = Annotated[int | None, pydantic.Field(ge=1), _Whole]
 
 
 def settle(recipe: str, overrides: Overrides | None, dataset: str) -> Recipe:

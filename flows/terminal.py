@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 from prefect.utilities.urls import url_for
 from pydantic import ValidationError
 from rich.console import Console
@@ -28,7 +28,7 @@ class OwnLines(logging.Handler):
             artifacts.PROJECT / "tasks",
         ):
             style = "yellow" if record.levelno >= logging.WARNING else None
-            progress.console().print(record.getMessage(), style=style, markup=False)
+            progress.console().print(record.getMessage(), style=style, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -69,12 +69,6 @@ def summary(result: dict[str, Any], *, ui: bool) -> None:
     out.print(table)
 
 
-def interrupted() -> int:
-    """Say so; the exit code."""
-    say("Interrupted. What was finished is kept; the same command goes on from there.")
-    return 130
-
-
 def failed(error: Exception, *, debug: bool) -> int:
     """One sentence about what went wrong; the exit code."""
     if debug:
@@ -91,6 +85,8 @@ def _sentence(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if isinstance(cause, BadArgument):  # from within the parsing
         return str(cause)
+    if isinstance(error, UnusedCliTokensError):
+        return f"There is no option before {' '.join(error.unused_tokens or ())!r}: name one."
     if not isinstance(cause, ValidationError):
         return str(error) or type(error).__name__
     first = cause.errors()[0]

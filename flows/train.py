@@ -15,6 +15,7 @@ from tasks.train import train as train_model
 
 @flow(name="train", flow_run_name=steps.flow_run_name)
 def train(
+    *,
     dataset: DatasetName = "mnist",
     recipe: RecipeName = "post",
     overrides: RecipeFields = None,
@@ -36,8 +37,8 @@ def train(
         limit: A dev run: only the first rows of the train and test tables
         refresh: Run every step, also those that are cached
     """
+    chosen = settle(recipe, overrides, dataset)
     with report.opened() as run:
-        chosen = settle(recipe, overrides, dataset)
         raw = download(dataset, local_content())
         table = normalise(raw, dataset, limit)
         model = train_model(table, dataset, chosen, seed, device)

@@ -21,7 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.results import get_result_store
 from prefect.serializers import JSONSerializer
-from prefect.transactions import get_transaction
+from prefect.transactions import Transaction, get_transaction
 
 from classifier import datasets
 from tasks import artifacts, steps
@@ -59,13 +59,13 @@ class ByContent(CachePolicy):
         # The data root is known only now, and a moved root moves its records with it.
         get_result_store().result_storage = LocalFileSystem(basepath=str(artifacts.records()))
         if flow_parameters.get("refresh") or read_record(record) is None:
-            with artifacts.writing(record):
-                record.unlink(missing_ok=True)
-                artifacts.write_atomically(parts_file(record), json.dumps(parts, indent=1))
+            record.unlink(missing_ok=True)
+            _parts[key] = parts
         return key
 
 
 BY_CONTENT = ByContent()
+_parts: dict[str, dict[str, Any]] = {}  # by key, for when its record is written
 _SHA_256 = re.compile("[0-9a-f]{64}")
 
 P = ParamSpec("P")
@@ -73,7 +73,7 @@ P = ParamSpec("P")
 
 def step(**options: Any) -> Callable[[Callable[P, Artifact]], Task[P, Artifact]]:
     """A Prefect task whose result is one artifact, kept and reused under its cache policy's key."""
-    return task(
+    as_task = task(
         persist_result=True,
         result_serializer=RECORD,
         cache_result_in_memory=False,  # a record is read from disk, where it was just checked
@@ -82,6 +82,24 @@ def step(**options: Any) -> Callable[[Callable[P, Artifact]], Task[P, Artifact]]
         on_failure=[steps.note],
         **options,
     )
+
+    def decorate(function: Callable[P, Artifact]) -> Task[P, Artifact]:
+        made: Task[P, Artifact] = as_task(function)
+        made.on_commit(_keep_parts)
+        return made
+
+    return decorate
+
+
+def _keep_parts(done: Transaction) -> None:
+    """Write the parts of a key just before its record: a step that fails leaves neither."""
+    key = str(done.key)
+    artifacts.write_atomically(
+        parts_file(artifacts.records() / key), json.dumps(_parts[key], indent=1)
+    )
+
+
+_keep_parts.log_on_run = False  # type: ignore[attr-defined] # each step would have two lines of it
 
 
 def current_key() -> str:

@@ -42,7 +42,8 @@ def download(dataset: str, local: str | None) -> Artifact:
     from tasks import sources
 
     folder = artifacts.local_source() if local else None
-    with artifacts.draft("raw", dataset=dataset) as new, progress.bar("download") as advance:
+    shown = progress.bar("download", bytes_done=True)
+    with artifacts.draft("raw", dataset=dataset) as new, shown as advance:
         new.made["source"] = sources.obtain(
             datasets.load(dataset), new.folder, local=folder, progress=advance
         )

@@ -16,7 +16,7 @@ STEMS = {
 }
 HOW_TO_SUPPLY = (
     "Give --source DIR with the four IDX files, gzipped or not: train-images…, train-labels…, "
-    "t10k-images…, t10k-labels…"
+    "t10k-images…, t10k-labels…; or with pictures in train/CLASS/ and test/CLASS/"
 )
 
 
@@ -45,18 +45,22 @@ def _readable(local: Path) -> dict[str, Path]:
     try:
         names = sorted(path.name for path in local.iterdir())
     except OSError as error:
-        raise BadInput(f"{local} cannot be read: {error.strerror}.") from error
-    if "train" in names and "test" in names:
-        return {path.relative_to(local).as_posix(): path for path in pictures.files(local)}
-    found = {}
-    for name, stems in STEMS.items():
-        candidates = [entry for entry in names if entry.startswith(stems)]
-        if len(candidates) != 1:
-            held = ", ".join(names[:10]) or "nothing"
-            wrong = "several files" if candidates else "no file"
-            raise BadInput(f"{local} has {wrong} for {stems[0]}; it holds {held}. {HOW_TO_SUPPLY}.")
-        found[name] = local / candidates[0]
-    return found
+        raise BadInput(f"{local} cannot be read: {error.strerror}. {HOW_TO_SUPPLY}.") from error
+    shown = {path.relative_to(local).as_posix(): path for path in pictures.files(local)}
+    return shown or {name: local / _only(stems, names, local) for name, stems in STEMS.items()}
+
+
+def _only(stems: tuple[str, ...], names: list[str], local: Path) -> str:
+    """The one name that begins with a stem."""
+    candidates = [name for name in names if name.startswith(stems)]
+    if not candidates:
+        held = ", ".join(names[:10]) or "nothing"
+        raise BadInput(f"{local} has no file for {stems[0]}; it holds {held}. {HOW_TO_SUPPLY}.")
+    if len(candidates) > 1:
+        raise BadInput(
+            f"{local} has several files for {stems[0]}: {', '.join(candidates)}. Leave one of them."
+        )
+    return candidates[0]
 
 
 def unpack(dataset: Dataset, local: Path, folder: Path) -> None:

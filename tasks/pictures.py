@@ -1,5 +1,6 @@
 """Pictures in folders: train/<class>/… and test/<class>/…, brought to one shape and to IDX."""
 
+import warnings
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,16 @@ from classifier.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SPLITS = ("train", "test")
 
 
 def files(folder: Path) -> list[Path]:
-    """All pictures below its train and test, in a fixed order."""
+    """All pictures below its train and test, in a fixed order; none without both of these."""
+    if not all((folder / split).is_dir() for split in SPLITS):
+        return []
     found = (path for split in SPLITS for path in (folder / split).glob("*/*"))
     return sorted(path for path in found if path.suffix.lower() in ENDINGS)
 
@@ -26,16 +30,18 @@ def to_idx(dataset: Dataset, folder: Path, target: Path) -> None:
     The classes take turns, so that the first rows of a table hold all of them.
 
     Raises:
-        BadInput: a class is unknown or empty, a picture is damaged, or the dataset names no shape.
+        BadInput: a class is unknown or empty, a picture is damaged or prepared wrongly, or this
+            dataset cannot be made of pictures.
     """
     import numpy as np
 
     from classifier import idx
 
-    if dataset.shape is None or dataset.classes is None:
+    if dataset.shape is None or dataset.classes is None or dataset.digests:
+        lacks = "takes other files" if dataset.digests else "names no shape and classes"
         raise BadInput(
-            f"{folder} holds pictures, but dataset {dataset.name!r} names no shape and classes to "
-            "bring them to: declare them in a file of classifier/datasets/."
+            f"{folder} holds pictures, but dataset {dataset.name!r} {lacks}: declare one for them "
+            "in a file of classifier/datasets/."
         )
     for split in SPLITS:
         rows = list(_rows(dataset.classes, folder / split))
@@ -65,16 +71,26 @@ def _rows(classes: tuple[str, ...], folder: Path) -> list[tuple[Path, int]]:
 
 def _read(path: Path, dataset: Dataset, shape: tuple[int, ...]) -> "np.ndarray":
     import numpy as np
-    from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            prepared = dataset.prepare(picture, shape)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path} is no picture that can be read ({error}): remove it.") from error
+    prepared = dataset.prepare(_decoded(path), shape)
     if prepared.shape != shape or prepared.dtype != np.uint8:
         raise BadInput(
             f"`prepare` of {dataset.name} made {prepared.dtype} {prepared.shape} of {path}, not "
             f"uint8 {shape}."
         )
     return prepared
+
+
+def _decoded(path: Path) -> "Image.Image":
+    """The picture with its pixels: what `prepare` raises is then its own."""
+    from PIL import Image
+
+    bombs = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                return picture
+    except (OSError, ValueError, SyntaxError, *bombs) as error:
+        raise BadInput(f"{path} is no picture that can be read ({error}): remove it.") from error

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,37 +75,63 @@ class Run:
         artifacts.write_atomically(self.folder / "report.html", page)
 
 
+class Log(logging.FileHandler):
+    """The log of a run. Where the disk is full it ends early: the step that fails then says why."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Say nothing; logging would print two tracebacks a line."""
+
+    def close(self) -> None:
+        """Close the file, also if its last lines cannot be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def opened() -> Iterator[Run]:
-    """The run of this flow: its folder, with a log of all that is said while the block runs."""
+    """The run of this flow: its folder, with a log of all that is said while the block runs.
+
+    If the block fails, the log is all that stays of the folder.
+    """
     flow_run_id = UUID(flow_run.id)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder = artifacts.reports() / name
     with artifacts.writing(folder):
         folder.mkdir(parents=True)
-        log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+        log = Log(folder / "log.txt")
+    try:
+        with _heard(log):
+            yield Run(id=name, flow_run_id=flow_run_id, folder=folder)
+    except BaseException as error:
+        for path in folder.iterdir():
+            if path.name != "log.txt":
+                path.unlink()
+        error.add_note(f"{folder / 'log.txt'}")
+        log.handle(_record_of(error))
+        raise
+    finally:
+        log.close()
+
+
+@contextmanager
+def _heard(log: logging.Handler) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
         logger.addHandler(log)
     try:
-        yield Run(id=name, flow_run_id=flow_run_id, folder=folder)
-    except BaseException as error:
-        error.add_note(f"{folder / 'log.txt'}")
-        log.handle(
-            logging.makeLogRecord(
-                {
-                    "levelname": "ERROR",
-                    "msg": "failed",
-                    "exc_info": (type(error), error, error.__traceback__),
-                }
-            )
-        )
-        raise
+        yield
     finally:
         for logger in loggers:
             logger.removeHandler(log)
-        log.close()
+
+
+def _record_of(error: BaseException) -> logging.LogRecord:
+    failed = {"levelname": "ERROR", "name": "flow", "msg": "failed"}
+    return logging.makeLogRecord(failed | {"exc_info": (type(error), error, error.__traceback__)})
 
 
 def _show_in_ui(summary: dict[str, Any], taken: list[steps.Step], pictures: Artifact) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+#: Where the user says that the real files are; the tests of all else know nothing of it.
+REAL_SOURCE = os.environ.get("MNIST_SOURCE")
+
 # Before Prefect is imported: nothing of the user's own Prefect is read or written.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -53,12 +56,16 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def project(tmp_path, server):
     """A copy of the project's code, to be edited; calling it runs the command line there."""
-    copy = tmp_path / "project"
+    return project_copy(tmp_path / "project", server)
+
+
+def project_copy(folder, server):
+    """The same for fixtures of a wider scope; its data root is `data` beside the folder."""
     for room in ("classifier", "tasks", "flows"):
         shutil.copytree(
-            PROJECT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", ".*")
+            PROJECT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
-    return CommandLine(folder=copy, server=server)
+    return CommandLine(folder=folder, server=server)
 
 
 class CommandLine:

@@ -51,7 +51,8 @@ class Npm:
     version: str
 
 
-#: Code of a dataset's own: writes the four FILES into the folder that it is given.
+#: Code of a dataset's own: writes the four FILES into the folder that it is given. When it raises
+#: BadInput the next source is tried; all else ends the run.
 Fetch = Callable[[Path], None]
 Source = OpenML | Mirror | Npm | Fetch
 #: (image shape, classes) -> the network, which maps float32 [N, *shape] in 0..1 to logits.
@@ -63,9 +64,12 @@ Prepare = Callable[["Image", tuple[int, ...]], "np.ndarray"]
 def fit(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
     """The picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape]."""
     import numpy as np
+    from PIL import Image
     from PIL.Image import Resampling
 
     height, width, *channels = shape
+    if picture.mode.startswith("I"):  # 16 bits a pixel: convert() would clip and not scale them
+        picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
     mode = "RGB" if channels == [3] else "L"
     resized = picture.convert(mode).resize((width, height), Resampling.LANCZOS)
     return np.asarray(resized, dtype=np.uint8).reshape(shape)

@@ -1,0 +1,96 @@
+"""The download task in a flow: when it tries again, and what it leaves behind."""
+
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from classifier import datasets
+from classifier.datasets import Mirror
+from tasks import artifacts, sources
+from tasks.download import download, local_content
+from tests.conftest import FIXTURE
+from tests.tasks.loopback import DIGESTS, UNPACKED, digits, held, in_turn, reset, status
+
+FIRST = "/mnist/train-images-idx3-ubyte.gz"
+LAST = "/mnist/t10k-labels-idx1-ubyte.gz"
+pytestmark = pytest.mark.usefixtures("server")
+
+
+@flow
+def fetch(dataset="digits", recipe="post", seed=0):
+    return download.with_options(retry_delay_seconds=0.1)(dataset, local_content())
+
+
+@pytest.fixture
+def mirror(web, root, monkeypatch):
+    """The only source of a declared dataset."""
+    monkeypatch.delenv("MNIST_SOURCE")
+    declared = digits(Mirror(web.serve_mirror()), digests=DIGESTS)
+    file = Path(datasets.__file__).with_name("mnist.py")
+    known = datasets.declared() | {"digits": (declared, file)}
+    monkeypatch.setattr(datasets, "declared", lambda: known)
+    return web
+
+
+def nothing_half_written(root):
+    return not any(
+        (root / "cache" / name).exists() and held(root / "cache" / name) for name in KEPT
+    )
+
+
+KEPT = ("raw", "tmp")
+
+
+def test_a_mirror_that_is_busy_twice_is_asked_a_third_time(mirror, root):
+    mirror.answers[FIRST] = in_turn(status(503), status(503), mirror.answers[FIRST])
+    raw = fetch()
+    assert held(raw.path) == UNPACKED
+    assert raw.made["source"] == f"{mirror.url}/mnist"
+    assert mirror.asked.count(FIRST) == 3
+    assert list((root / "cache" / "tmp").iterdir()) == []
+
+
+def test_a_mirror_that_stays_busy_is_given_up_after_three_attempts(mirror, root):
+    mirror.answers[LAST] = status(503)
+    with pytest.raises(sources.NoSource, match="HTTP 503"):
+        fetch()
+    assert mirror.asked.count(LAST) == 3
+    assert nothing_half_written(root)
+
+
+def test_a_connection_that_was_reset_is_tried_again(mirror):
+    mirror.answers[LAST] = in_turn(reset, mirror.answers[LAST])
+    assert held(fetch().path) == UNPACKED
+    assert mirror.asked.count(LAST) == 2
+
+
+def test_what_is_not_there_is_asked_for_once(mirror, root):
+    del mirror.answers[FIRST]
+    with pytest.raises(sources.NoSource, match="HTTP 404"):
+        fetch()
+    assert mirror.asked == [FIRST]
+    assert nothing_half_written(root)
+
+
+def test_equal_files_are_one_artifact_wherever_they_come_from(mirror, monkeypatch):
+    public = fetch()
+    monkeypatch.setenv("MNIST_SOURCE", str(FIXTURE))
+    local = fetch()
+    assert local.made["source"] == "local folder"
+    assert (local.kind, local.digest) == (public.kind, public.digest)
+
+
+def test_a_second_download_asks_nobody(mirror):
+    first = fetch()
+    asked = list(mirror.asked)
+    assert fetch() == first
+    assert mirror.asked == asked
+
+
+def test_a_local_folder_is_the_only_source(mirror, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("MNIST_SOURCE", str(tmp_path / "empty"))
+    with pytest.raises(artifacts.BadInput, match="empty has no file for train-images"):
+        fetch()
+    assert mirror.asked == []
