@@ -23,6 +23,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from tasks import artifacts
+
 LOCAL = "http://127.0.0.1:4200"  # where `prefect server start` listens
 
 
@@ -69,6 +71,7 @@ def _temporary() -> str:
     flags = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.server", str(port)],
+        cwd=artifacts.PROJECT,  # where -m looks first: not in the caller's folder
         env=os.environ | flags,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -87,7 +90,10 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
-    raise RuntimeError(f"The temporary Prefect server did not start within {limit:.0f} s.")
+    raise RuntimeError(
+        "The temporary Prefect server did not start: type `prefect server start` to see why, or to "
+        "use that one instead."
+    )
 
 
 def _serve(port: int) -> None:

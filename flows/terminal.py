@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,6 @@ from typing import Any
 from cyclopts import CycloptsError, UnusedCliTokensError
 from prefect.utilities.urls import url_for
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from classifier.errors import BadArgument
 from tasks import artifacts, progress
@@ -51,22 +50,20 @@ def say(sentence: str) -> None:
 
 
 def summary(result: dict[str, Any], *, ui: bool) -> None:
-    """The closing table; `ui`: whether there is one to look at."""
+    """The closing lines; `ui`: whether there is one to look at."""
     folder = artifacts.root() / result["report"]
     record = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    table = Table.grid(padding=(0, 2))
-    table.add_row("accuracy", f"{result['test_accuracy']:.4f}")
-    table.add_row("errors", f"{result['errors']:,} of {result['test_rows']:,} test images")
+    shown = {
+        "accuracy": f"{result['test_accuracy']:.4f}",
+        "errors": f"{result['errors']:,} of {result['test_rows']:,} test images",
+    }
     for step in record["timeline"]:
-        table.add_row(step["task"], f"{step['outcome']}, {step['seconds']:.2f} s")
-    table.add_row("report", str(folder / "report.html"))
-    table.add_row("pictures", str(folder))
+        shown[step["task"]] = f"{step['outcome']}, {step['seconds']:.2f} s"
+    shown |= {"report": str(folder / "report.html"), "pictures": str(folder)}
     if ui:
-        table.add_row("UI", str(url_for("flow-run", obj_id=record["flow_run_id"])))
-    table.add_row("next", _next(result))
-    out = Console(highlight=False, soft_wrap=True)
-    out.print()
-    out.print(table)
+        shown["UI"] = str(url_for("flow-run", obj_id=record["flow_run_id"]))
+    shown["next"] = _next(result)
+    sys.stdout.write("".join(f"{name:<10} {text}\n" for name, text in shown.items()))
 
 
 def failed(error: Exception, *, debug: bool) -> int:

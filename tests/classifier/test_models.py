@@ -1,0 +1,68 @@
+"""Models on disk: what is loaded says what was saved, whatever the network is made of."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier import datasets, models, networks
+from classifier.datasets import Dataset
+from classifier.recipe import Recipe
+from classifier.tables import Description
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.first = nn.Linear(shape[0] * shape[1], shape[0] * shape[1])
+        self.second = nn.Linear(shape[0] * shape[1], shape[0] * shape[1])
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(shape[0] * shape[1], classes)
+
+    def forward(self, images):
+        return self.last(self.second(self.first(images.flatten(1))))
+
+
+def deep(shape, classes):
+    """With weights of five dimensions."""
+    height, width, _ = shape
+    return nn.Sequential(
+        nn.Unflatten(1, (1, height)),
+        nn.Conv3d(1, 2, (5, 5, 3)),
+        nn.Flatten(),
+        nn.Linear(2 * (height - 4) * (width - 4), classes),
+    )
+
+
+NETWORKS = {"tied": Tied, "deep": deep}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("post", (28, 28)),
+        ("cnn", (28, 28)),
+        ("cnn", (32, 24, 3)),
+        ("tied", (8, 8)),
+        ("deep", (16, 16, 3)),
+    ],
+)
+def test_a_model_that_was_saved_and_loaded_says_the_same(tmp_path, monkeypatch, name, shape):
+    own = Dataset(name="own", shape=shape, classes=("a", "b", "c"), networks=NETWORKS)
+    monkeypatch.setitem(datasets.declared(), "own", (own, tmp_path))
+    about = Description(dataset="own", shape=shape, classes=own.classes, source="0" * 64)
+    images = np.random.default_rng(0).random((5, *shape), dtype=np.float32)
+    network = networks.build(name, shape, 3, NETWORKS, seed=1)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        models.save(
+            tmp_path / folder, network, recipe=Recipe(network=name), seed=1, table=about, history={}
+        )
+    loaded = models.load(tmp_path / "one")
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(images)).softmax(1).numpy()
+    assert np.allclose(models.predict(loaded, images, torch.device("cpu")), expected, atol=1e-6)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]

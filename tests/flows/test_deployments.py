@@ -1,0 +1,129 @@
+"""prefect.yaml: what a deployment of it leaves on a server, and that a worker can run it."""
+
+from dataclasses import fields
+
+import pytest
+
+from tests.conftest import PROJECT, CommandLine
+
+
+@pytest.fixture(scope="module")
+def prefect(server):
+    """The prefect command in this project."""
+
+    def run(*arguments, **environment):
+        done = CommandLine(PROJECT, server).python(
+            "-m", "prefect", "--no-prompt", *arguments, **environment
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect):
+    """The deployments by name, after they were deployed twice."""
+    from prefect.client.orchestration import get_client
+
+    prefect("work-pool", "create", "local", "--type", "process")
+    prefect("deploy", "--all")
+    prefect("deploy", "--all")
+    with get_client(sync_client=True) as client:
+        return {found.name: found for found in client.read_deployments()}
+
+
+@pytest.fixture(scope="module")
+def form(deployed):
+    """What the parameters of the form are, as JSON schema."""
+    return deployed["on-demand"].parameter_openapi_schema
+
+
+def test_there_are_two_and_both_are_for_the_local_work_pool(deployed):
+    assert deployed.keys() == {"on-demand", "weekly"}
+    for deployment in deployed.values():
+        assert deployment.entrypoint == "flows/train.py:train"
+        assert deployment.work_pool_name == "local"
+        assert deployment.description
+        assert deployment.enforce_parameter_schema
+
+
+def test_deploying_twice_leaves_one_active_schedule(deployed):
+    (weekly,) = deployed["weekly"].schedules
+    assert weekly.slug == "weekly"
+    assert weekly.active
+    assert weekly.schedule.cron == "0 6 * * 1"
+    assert weekly.schedule.timezone == "Europe/Madrid"
+    assert deployed["on-demand"].schedules == []
+
+
+def test_a_scheduled_run_is_not_doubled(deployed):
+    assert deployed["weekly"].global_concurrency_limit.limit == 1
+    assert deployed["weekly"].concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    assert deployed["on-demand"].global_concurrency_limit is None
+
+
+def test_every_parameter_and_every_field_of_a_group_is_described(form):
+    groups = [form, *form["definitions"].values()]
+    undescribed = [
+        name
+        for group in groups
+        for name, field in group["properties"].items()
+        if not field.get("description")
+    ]
+    assert undescribed == []
+
+
+def test_dataset_recipe_and_device_are_selects(form):
+    parameters = form["properties"]
+    assert set(parameters["dataset"]["enum"]) >= {"mnist", "fashion-mnist", "folder"}
+    assert set(parameters["recipe"]["enum"]) >= {"post", "mlp", "cnn"}
+    assert set(parameters["device"]["enum"]) == {"auto", "cpu", "cuda", "mps"}
+
+
+def test_the_overrides_are_the_recipe_fields_with_their_limits(form):
+    from classifier.recipe import Recipe
+
+    overrides = form["definitions"]["Overrides"]["properties"]
+    assert list(overrides) == [item.name for item in fields(Recipe)]
+    epochs, _or_null = overrides["epochs"]["anyOf"]
+    assert epochs == {"type": "integer", "minimum": 1, "maximum": 100_000}
+    optimiser, _or_null = overrides["optimiser"]["anyOf"]
+    assert optimiser["enum"] == ["sgd", "adam", "adamw"]
+    assert form["properties"]["seed"]["minimum"] == 0
+    limit, _or_null = form["properties"]["limit"]["anyOf"]
+    assert limit["minimum"] == 1
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"dataset": "nope"}, {"seed": -1}, {"overrides": {"epochs": 0}}, {"overrides": {"epoch": 1}}],
+    ids=str,
+)
+def test_a_run_with_bad_parameters_is_not_even_created(deployed, parameters):
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with (
+        get_client(sync_client=True) as client,
+        pytest.raises(PrefectHTTPStatusError, match="Validation failed"),
+    ):
+        client.create_flow_run_from_deployment(deployed["on-demand"].id, parameters=parameters)
+
+
+def test_a_worker_completes_a_run_on_demand(deployed, prefect, root):
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        asked = client.create_flow_run_from_deployment(
+            deployed["on-demand"].id, parameters={"dataset": "folder", "overrides": {"epochs": 2}}
+        )
+        prefect(
+            *("worker", "start", "--pool", "local", "--run-once", "--limit", "1"),
+            MNIST_DATA=str(root),
+        )
+        run = client.read_flow_run(asked.id)
+    assert run.state.name == "Completed"
+    assert run.name == "folder post seed 0"
+    (report,) = root.glob("reports/*/report.json")
+    assert str(asked.id) in report.read_text()
