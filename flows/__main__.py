@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the run failed, 2 bad arguments, 130 interrupted.
 """
 
+import gc
 import json
 import os
 import sys
@@ -102,4 +103,6 @@ def _run(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    gc.freeze()  # or Python looks through all of torch once more on its way out, for a second
+    sys.exit(exit_code)

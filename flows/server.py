@@ -23,6 +23,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from classifier.errors import BadInput
 from tasks import artifacts
 
 LOCAL = "http://127.0.0.1:4200"  # where `prefect server start` listens
@@ -33,10 +34,14 @@ def chosen() -> Iterator[str | None]:
     """While the block runs: the configured server, else a local one that answers, else a temporary.
 
     Gives the address of the web UI, or None with a temporary server, which has none.
+
+    Raises:
+        BadInput: the configured one does not answer.
     """
     configured = PREFECT_API_URL.value()
     if configured:
-        yield configured.removesuffix("/api")
+        with _reached(configured):
+            yield configured.removesuffix("/api")
     elif _answers():
         with temporary_settings({PREFECT_API_URL: f"{LOCAL}/api"}):
             yield LOCAL
@@ -46,6 +51,21 @@ def chosen() -> Iterator[str | None]:
             {PREFECT_API_URL: _temporary(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         ):
             yield None
+
+
+@contextmanager
+def _reached(configured: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(
+            "Failed to reach API"
+        ):  # Prefect has no type of its own for it
+            raise
+        raise BadInput(
+            f"No Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or "
+            "unset PREFECT_API_URL to run without one."
+        ) from error
 
 
 def _answers() -> bool:

@@ -198,7 +198,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Turns the errors of a full or read-only disk into one sentence about `place`."""
+    """Turns the errors of a full, read-only or unfit disk into one sentence about `place`."""
     try:
         yield
     except OSError as error:
@@ -213,7 +213,9 @@ def writing(place: Path) -> Iterator[None]:
 _CANNOT_WRITE = {
     errno.EACCES,
     errno.EDQUOT,
+    errno.EEXIST,
     errno.EFBIG,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,

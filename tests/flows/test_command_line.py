@@ -8,49 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import pytest
 
-from tests.conftest import FIXTURE, PROJECT, CommandLine
+from tests.conftest import FIXTURE, PROJECT, CommandLine, Done
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = pytest.mark.usefixtures("server", "root")
 
 QUICK = ("train", "--dataset", "folder", "--epochs", "2", "--json")
 STEPS = ("download", "normalise", "train", "evaluate", "plot")
-
-
-@dataclass
-class Done:
-    """What one command gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self):
-        """The one error that it tells of."""
-        assert "Traceback" not in self.err
-        assert self.out == ""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("Error: ")]
-        return line.removeprefix("Error: ")
-
-
-@pytest.fixture
-def flows(root, monkeypatch, capsys):
-    """The command line, within this process."""
-    from flows.__main__ import SETTINGS, main
-
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +213,13 @@ def test_a_data_root_at_or_below_a_file_is_refused_and_the_file_kept(flows, tmp_
     assert str(file) in done.sentence
     assert "--data" in done.sentence
     assert file.read_text() == "mine"
+
+
+def test_a_data_root_with_too_long_a_name_is_refused(flows, tmp_path):
+    done = flows(*QUICK, "--data", tmp_path / ("a" * 300))
+    assert done.code == 1
+    assert done.sentence.startswith("Cannot write to ")
+    assert "--data" in done.sentence
 
 
 # A full disk

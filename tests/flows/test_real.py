@@ -14,25 +14,19 @@ OF_THE_RUN = {"run_id", "steps", "train_seconds", "report"}
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch, capsys):
+def train(tmp_path, monkeypatch, flows):
     """`python -m flows train --json` with the post's recipe, on the first source that there is."""
-    from flows.__main__ import SETTINGS, main
-
     beside = PROJECT.parent / "shared" / "mnist"
     local = REAL_SOURCE or (str(beside) if beside.is_dir() else "")
     monkeypatch.setenv("MNIST_SOURCE", local)  # empty: the public ones
     monkeypatch.setenv("MNIST_DATA", str(tmp_path / "data"))
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
 
     def run():
-        capsys.readouterr()
-        code = main(["train", "--dataset", "mnist", "--recipe", "post", "--seed", "0", "--json"])
-        out, err = capsys.readouterr()
-        if not local and "No source of mnist" in err:
+        done = flows(*("train", "--dataset", "mnist", "--recipe", "post", "--seed", "0", "--json"))
+        if not local and "No source of mnist" in done.err:
             pytest.skip("No source of the 70,000 images answers: name a folder in MNIST_SOURCE.")
-        assert code == 0, err
-        return json.loads(out)
+        assert done.code == 0, done.err
+        return json.loads(done.out)
 
     return run
 

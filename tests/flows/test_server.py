@@ -75,6 +75,17 @@ def test_the_configured_server_is_used_whatever_answers_elsewhere(server, monkey
         assert f"{address}/api" == server == ours.PREFECT_API_URL.value()
 
 
+def test_a_configured_server_that_does_not_answer_is_named_with_the_remedy(root, flows):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = flows("train", "--dataset", "folder", "--json")
+    assert done.code == 1
+    assert "http://127.0.0.1:9/api" in done.sentence
+    assert "unset PREFECT_API_URL" in done.sentence
+    assert not root.exists()
+
+
 def test_a_local_server_of_this_release_line_is_used(unconfigured, monkeypatch):
     import prefect
 
