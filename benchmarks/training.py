@@ -10,7 +10,10 @@ import torch
 from benchmarks import data
 from benchmarks.clock import Row, interleaved
 from classifier import networks, training
+from classifier import rows as row_source
 from classifier.recipe import RECIPES
+
+CPU = torch.device("cpu")
 
 
 def post_loop(images: np.ndarray, labels: np.ndarray, epochs: int) -> float:
@@ -42,7 +45,8 @@ def rows(raw: data.Raw, *, quick: bool) -> Iterator[Row]:
 
     def ours() -> None:
         network = networks.build("post", (28, 28), 10, {}, 0)
-        training.fit(network, images, labels, recipe, seed=0, device=torch.device("cpu"))
+        held = row_source.Held(*training.put(network, recipe, CPU)(images, labels))
+        training.fit(network, held, recipe, seed=0, device=CPU)
 
     candidates = {"ours": ours, "peer": lambda: post_loop(images, labels, epochs)}
     seconds = interleaved(candidates, repeats)

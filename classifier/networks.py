@@ -28,6 +28,15 @@ class Post(nn.Module):
         hidden = (images.flatten(1) @ self.weight_1 + self.bias_1).clamp(min=0)
         return hidden @ self.weight_2 + self.bias_2
 
+    def of_bytes(self, pixels: Tensor) -> Tensor:
+        """The same of pixels in 0..255 as bf16, which holds those exactly.
+
+        The 1/255 is in the weights, and only they are rounded, and the products.
+        """
+        product = pixels.flatten(1) @ (self.weight_1 / 255).to(pixels.dtype)
+        hidden = (product.float() + self.bias_1).clamp(min=0)
+        return hidden @ self.weight_2 + self.bias_2
+
 
 def _layer(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
     deviation = math.sqrt(2 / (fan_in + fan_out))
@@ -66,6 +75,30 @@ class Cnn(nn.Module):
         return cast("Tensor", self.layers(seen))
 
 
+class Best(nn.Module):
+    """Six convolutions in three pairs, each normalised, and the maximum over the image."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels = math.prod(shape[2:])
+        layers: list[nn.Module] = []
+        for width in (32, 64, 128):
+            for fan_in in (channels, width):
+                layers += [
+                    nn.Conv2d(fan_in, width, kernel_size=3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
+            layers.append(nn.MaxPool2d(2))
+            channels = width
+        layers[-1] = nn.AdaptiveMaxPool2d(1)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, H, W] or [N, H, W, C]."""
+        return cast("Tensor", self.layers(_channels_first(images)))
+
+
 SMALLEST = 16
 
 
@@ -73,7 +106,7 @@ def _channels_first(images: Tensor) -> Tensor:
     return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)  # noqa: PLR2004
 
 
-BUILDERS: dict[str, Network] = {"post": Post, "cnn": Cnn}
+BUILDERS: dict[str, Network] = {"post": Post, "cnn": Cnn, "best": Best}
 
 
 def build(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "one-cycle"]
-Precision = Literal["float32"]
+Precision = Literal["float32", "bf16"]
 
 
 def _setting(default: Any, description: str, **limits: float) -> Any:
@@ -38,9 +38,24 @@ class Recipe:
     label_smoothing: float = _setting(0.0, "Share of a target spread over all classes", ge=0, lt=1)
     epochs: int = _setting(100, "Passes over the training rows", ge=1, le=100_000)
     batch: int = _setting(0, "Rows a step, drawn without replacement; 0: all of them", ge=0)
-    micro_batch: int = _setting(0, "Rows a pass; their gradients add up. 0: the batch", ge=0)
+    micro_batch: int = _setting(
+        0, "Rows a pass on a CPU; their gradients add up. 0: the batch", ge=0
+    )
+    memory_budget: int = _setting(
+        0, "MiB of images held at a time; a larger table streams. 0: all of them", ge=0
+    )
+    averaging: float = _setting(
+        0.0,
+        "Decay a step of the averaged weights, which are then the ones kept. 0: none",
+        ge=0,
+        lt=1,
+    )
+    shift: float = _setting(0.0, "Augmentation: most pixels that an image is moved", ge=0)
+    rotation: float = _setting(0.0, "Augmentation: most degrees that it is turned", ge=0, le=180)
+    scale: float = _setting(0.0, "Augmentation: most share that it grows or shrinks", ge=0, lt=1)
+    elastic: float = _setting(0.0, "Augmentation: pixels of deviation that it is bent", ge=0)
     validation_rows: int = _setting(5_000, "Rows held back to watch; at most a fifth", ge=0)
-    precision: Precision = _setting("float32", "Arithmetic of the products")
+    precision: Precision = _setting("float32", "Arithmetic of the products; weights are float32")
 
     def __post_init__(self) -> None:
         check(self)
@@ -106,6 +121,23 @@ RECIPES: dict[str, Recipe] = {
         epochs=1,
         batch=256,
     ),
+    "best": Recipe(
+        network="best",
+        optimiser="adamw",
+        learning_rate=5e-3,
+        schedule="one-cycle",
+        weight_decay=0.02,
+        label_smoothing=0.05,
+        epochs=20,
+        batch=256,
+        shift=2.0,
+        rotation=12.0,
+        scale=0.1,
+        elastic=0.8,
+        averaging=0.995,
+        precision="bf16",
+    ),
 }
 
-NETWORKS = ("post", "cnn")  # the names in classifier/networks.py, known here without loading torch
+#: The names in classifier/networks.py, known here without loading torch.
+NETWORKS = ("post", "cnn", "best")

@@ -6,7 +6,7 @@ new data adds parts. Pages carry checksums. Nothing is pickled.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -128,25 +128,44 @@ def read(folder: Path, split: str, *, limit: int | None = None) -> Rows:
         BadInput: as for `describe`, or pages that are damaged.
     """
     parts = _parts(folder, split)
-    groups = [(part, index) for part in parts for index in range(len(part.row_groups))]
-    ends = np.cumsum([count for part in parts for count in part.row_groups])
     total = sum(part.metadata.num_rows for part in parts)
-    images, labels = _empty(parts[0], total if limit is None else min(limit, total))
-    views = zip(groups, np.split(images, ends), np.split(labels, ends), strict=False)
-    with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        jobs = [pool.submit(part.decode, index, x, y) for (part, index), x, y in views if len(y)]
-    for job in jobs:
-        job.result()
+    count = total if limit is None else min(limit, total)
+    images = np.empty((count, *parts[0].description.shape), np.float32)
+    labels = np.empty(count, np.uint8)
+    decode(_row_groups(parts), images, labels)
     return images, labels
 
 
-def batches(folder: Path, split: str) -> Iterator[Rows]:
-    """The rows of a split as `read` gives them, one row group at a time: for more than fits."""
-    for part in _parts(folder, split):
-        for index, count in enumerate(part.row_groups):
-            images, labels = _empty(part, count)
-            part.decode(index, images, labels)
-            yield images, labels
+def row_groups(folder: Path, split: str) -> list["RowGroup"]:
+    """The row groups of a split in the order of `read`, to be decoded one by one; raises as it."""
+    return _row_groups(_parts(folder, split))
+
+
+def decode(groups: Sequence["RowGroup"], images: Pixels, labels: Bytes) -> None:
+    """Fill images [N, *shape] and labels [N] with the first N rows of these groups, side by side.
+
+    Raises:
+        BadInput: pages that are damaged.
+    """
+    ends = np.cumsum([group.rows for group in groups])
+    views = zip(groups, np.split(images, ends), np.split(labels, ends), strict=False)
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        jobs = [pool.submit(group.decode, x, y) for group, x, y in views if len(y)]
+    for job in jobs:
+        job.result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowGroup:
+    """Some rows of a table that are decoded together."""
+
+    part: "_Part"
+    index: int
+    rows: int
+
+    def decode(self, images: Pixels, labels: Bytes) -> None:
+        """Fill the arrays with the first rows of the group; raises as `decode`."""
+        self.part.decode(self.index, images, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +199,14 @@ class _Part:
                 raise ValueError("rows are missing")
             if done and labels.max() >= len(self.description.classes):
                 raise ValueError(f"label {labels.max()} has no class")
+
+
+def _row_groups(parts: Sequence[_Part]) -> list[RowGroup]:
+    return [
+        RowGroup(part=part, index=index, rows=count)
+        for part in parts
+        for index, count in enumerate(part.row_groups)
+    ]
 
 
 def _parts(folder: Path, *splits: str) -> list[_Part]:
@@ -236,10 +263,6 @@ def _encode(images: Bytes, labels: Bytes, wanted: pa.Schema) -> pa.RecordBatch:
     pixels /= 255
     column = pa.FixedSizeListArray.from_arrays(pa.array(pixels), type=wanted.field("image").type)
     return pa.record_batch([column, pa.array(labels)], schema=wanted)
-
-
-def _empty(part: _Part, count: int) -> Rows:
-    return np.empty((count, *part.description.shape), np.float32), np.empty(count, np.uint8)
 
 
 @contextmanager

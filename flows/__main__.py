@@ -47,15 +47,22 @@ def _app() -> Any:
     """The commands, one a flow: a flow's parameters are its options."""
     from cyclopts import App, Parameter
 
+    from flows import terminal
+    from flows.preflight import preflight
     from flows.train import train
 
+    commands: dict[Any, tuple[Any, Any]] = {
+        train.fn: (train, terminal.summary),
+        preflight.fn: (preflight, terminal.fitness),
+    }
     app = App(
         name="python -m flows",
         help="Scheduled retraining of an image classifier.",
         version_flags=(),
         result_action="return_value",
     )
-    app.command(train.fn, name="train")
+    for function, (flow, _) in commands.items():
+        app.command(function, name=flow.name)
     app.meta.group_parameters = "Session"
     app.meta.suppress_keyboard_interrupt = False  # main() has more to say than it would
 
@@ -80,25 +87,33 @@ def _app() -> Any:
             if folder is not None:
                 os.environ[name] = str(folder.resolve())
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-        if command is not train.fn:  # --help
+        if command not in commands:  # --help
             command(*bound.args, **bound.kwargs)
             return 0
-        return _run(train, bound.arguments, as_json=json)
+        return _run(*commands[command], bound.arguments, as_json=json)
 
     return app
 
 
-def _run(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
+def _run(flow: Any, show: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from flows import server, terminal
+    from tasks.preflight import NotFit
 
     with server.chosen() as address, terminal.lines():
         if address:
             terminal.say(f"Runs on the Prefect server at {address}")
-        result = flow(**arguments)
-        if as_json:
-            sys.stdout.write(json.dumps(result) + "\n")
-        else:
-            terminal.summary(result, ui=address is not None)
+
+        def tell(result: dict[str, Any]) -> None:
+            if as_json:
+                sys.stdout.write(json.dumps(result) + "\n")
+            else:
+                show(result, ui=address is not None)
+
+        try:
+            tell(flow(**arguments))
+        except NotFit as error:
+            tell(error.found)
+            raise
     return 0
 
 

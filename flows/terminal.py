@@ -14,7 +14,7 @@ from prefect.utilities.urls import url_for
 from pydantic import ValidationError
 
 from classifier.errors import BadArgument
-from tasks import artifacts, progress
+from tasks import artifacts, preflight, progress
 
 
 class OwnLines(logging.Handler):
@@ -64,6 +64,14 @@ def summary(result: dict[str, Any], *, ui: bool) -> None:
         shown["UI"] = str(url_for("flow-run", obj_id=record["flow_run_id"]))
     shown["next"] = _next(result)
     sys.stdout.write("".join(f"{name:<10} {text}\n" for name, text in shown.items()))
+
+
+def fitness(found: dict[str, Any], *, ui: bool) -> None:  # noqa: ARG001 - as `summary`
+    """The checks, devices and timings of a preflight."""
+    table = preflight.rows(found)
+    wide = max(len(row["check"]) for row in table)
+    for row in table:
+        sys.stdout.write(f"{row['check']:<{wide}}  {row['result']:<6} {row['found']}\n")
 
 
 def failed(error: Exception, *, debug: bool) -> int:

@@ -33,7 +33,7 @@ def plot(table: Artifact, model: Artifact, evaluation: Artifact, grid: Grid) -> 
     from classifier import figures, scoring, tables
 
     classes = tables.describe(table.path).classes
-    seen, names = next(tables.batches(table.path, "train"))
+    seen, names = tables.read(table.path, "train", limit=tables.ROW_GROUP)
     images, _ = tables.read(table.path, "test")
     labels, predictions, chances = scoring.read_predictions(evaluation.path / "predictions.parquet")
     metrics = evaluation.read_json("metrics.json")

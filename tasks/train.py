@@ -23,12 +23,11 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
         seed: of the initial weights and of the order of the rows.
         device: auto, cpu, cuda or mps.
     """
-    from classifier import checkpoints, devices, models, networks, tables, training
+    from classifier import checkpoints, devices, models, networks, rows, state, tables, training
 
     log = get_run_logger()
     place = devices.pick(device)
     about = tables.describe(table.path)
-    images, labels = tables.read(table.path, "train")
     own = datasets.load(dataset).networks
     network = networks.build(recipe.network, about.shape, len(about.classes), own, seed)
     key = caching.current_key()
@@ -39,23 +38,32 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
         artifacts.draft("models", dataset=dataset) as new,
         progress.bar("train") as in_terminal,
         progress.artifact(f"Epochs of {dataset}") as in_ui,
+        devices.enough_memory(place),
     ):
 
-        def on_epoch(history: training.History) -> None:
-            in_terminal(history.epochs, recipe.epochs)
-            in_ui(history.epochs, recipe.epochs)
+        def on_progress(epochs: float) -> None:
+            in_terminal(epochs, recipe.epochs)
+            in_ui(epochs, recipe.epochs)
+
+        def on_epoch(history: state.History) -> None:
             if history.epochs % told == 0:
                 log.info("epoch %3d: mean loss so far %.5f", history.epochs, history.mean_loss)
 
+        seen = rows.rows_of(
+            table.path,
+            "train",
+            budget=recipe.memory_budget << 20,
+            put=training.put(network, recipe, place),
+        )
         started = perf_counter()
         history = training.fit(
             network,
-            images,
-            labels,
+            seen,
             recipe,
             seed=seed,
             device=place,
             on_epoch=on_epoch,
+            on_progress=on_progress,
             checkpoint=checkpoint,
         )
         new.made |= {"seconds": perf_counter() - started, "device": str(place)}

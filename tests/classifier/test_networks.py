@@ -46,5 +46,5 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 
 
 def test_an_unknown_network_is_refused_with_those_there_are():
-    with pytest.raises(BadArgument, match="choose one of post, cnn, tiny"):
+    with pytest.raises(BadArgument, match="choose one of post, cnn, best, tiny"):
         networks.build("big", (2, 2), 2, {"tiny": networks.Post})

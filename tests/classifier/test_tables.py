@@ -171,12 +171,15 @@ def test_parts_follow_each_other_by_name_and_keep_their_sources_to_themselves(tm
     assert tables.describe(tmp_path) == replace(SMALL, source="0" * 64)
 
 
-def test_a_row_group_is_ten_thousand_rows_read_as_a_batch(tmp_path):
+def test_row_groups_of_ten_thousand_rows_are_decoded_in_any_order(tmp_path):
     images, labels = noise(25_000, SMALL)
     tables.write(part(tmp_path), images, labels, SMALL)
-    batches = list(tables.batches(tmp_path, "train"))
-    assert [len(batch_labels) for _, batch_labels in batches] == [10_000, 10_000, 5_000]
-    assert_rows(tuple(map(np.concatenate, zip(*batches, strict=True))), images, labels)
+    groups = tables.row_groups(tmp_path, "train")
+    assert [group.rows for group in groups] == [10_000, 10_000, 5_000]
+    decoded = np.empty((15_000, *SMALL.shape), np.float32), np.empty(15_000, np.uint8)
+    tables.decode(groups[::-2], *decoded)
+    order = [*range(20_000, 25_000), *range(10_000)]
+    assert_rows(decoded, images[order], labels[order])
     assert_rows(tables.read(tmp_path, "train"), images, labels)
     assert_rows(tables.read(tmp_path, "train", limit=10_700), images[:10_700], labels[:10_700])
 
@@ -185,9 +188,9 @@ def test_a_row_group_of_large_images_has_fewer_rows(tmp_path):
     large = replace(SMALL, shape=(1_000, 1_000, 3))
     images = np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None, None], (5, *large.shape))
     tables.write(part(tmp_path), images, np.zeros(5, np.uint8), large)
-    found = [batch_images for batch_images, _ in tables.batches(tmp_path, "train")]
-    assert [len(batch_images) for batch_images in found] == [2, 2, 1]
-    assert [round(float(image.mean() * 255)) for group in found for image in group] == [*range(5)]
+    assert [group.rows for group in tables.row_groups(tmp_path, "train")] == [2, 2, 1]
+    found, _ = tables.read(tmp_path, "train")
+    assert [round(float(image.mean() * 255)) for image in found] == [*range(5)]
 
 
 def peak_of_writing(count, path):

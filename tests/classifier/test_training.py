@@ -5,10 +5,11 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from classifier import networks, training
+from classifier import networks, optimisation, training
 from classifier.checkpoints import Checkpoint
 from classifier.errors import BadInput
 from classifier.recipe import RECIPES, Recipe
+from classifier.rows import Held
 
 CPU = torch.device("cpu")
 ROWS, SHAPE, CLASSES = 600, (6, 5), 4
@@ -24,9 +25,14 @@ def data():
     return images.astype(np.float32), labels
 
 
+def fit(network, data, recipe, seed, **options):
+    held = Held(*training.put(network, recipe, CPU)(*data))
+    return training.fit(network, held, recipe, seed=seed, device=CPU, **options)
+
+
 def train(data, recipe, seed=0, **options):
     network = networks.build("post", SHAPE, CLASSES, {}, seed)
-    history = training.fit(network, *data, recipe, seed=seed, device=CPU, **options)
+    history = fit(network, data, recipe, seed, **options)
     return [value.detach().numpy() for value in network.parameters()], history
 
 
@@ -55,7 +61,7 @@ def test_each_epoch_of_post_agrees_with_numpy_in_float64_from_the_same_weights(d
     for _ in range(25):
         weights = [value.detach().numpy().copy() for value in network.parameters()]
         loss, stepped = numpy_step(weights, *data, rate=0.8)
-        history = training.fit(network, *data, recipe, seed=0, device=CPU)
+        history = fit(network, data, recipe, 0)
         assert history.loss == [pytest.approx(loss, rel=1e-5)]
         for value, old, new in zip(network.parameters(), weights, stepped, strict=True):
             step = value.detach().numpy() - old
@@ -71,12 +77,14 @@ def test_cross_entropy_agrees_with_scikit_learn(smoothing):
     expected = (1 - smoothing) * log_loss(labels, chances, labels=range(4)) - smoothing * np.log(
         chances
     ).mean()
-    losses = training.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), smoothing)
+    losses = optimisation.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), smoothing
+    )
     assert losses.mean().item() == pytest.approx(expected)
 
 
 def test_cross_entropy_stays_finite_for_huge_logits():
-    losses = training.cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([1]))
+    losses = optimisation.cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([1]))
     assert losses.item() == pytest.approx(2e4)
 
 
@@ -107,9 +115,8 @@ def test_the_history_has_one_entry_an_epoch_and_none_for_what_is_not_measured(da
 def test_validation_rows_are_never_trained_on(data):
     """Rows whose label is poison: a model that had seen them would have fitted them."""
     images, labels = data
-    rows, held_back = training._held_back(ROWS, 100)
-    assert len(held_back) == 100
-    assert sorted(torch.cat([rows, held_back]).tolist()) == list(range(ROWS))
+    held_back = ~training._chosen(ROWS, 100).numpy()
+    assert held_back.sum() == 100
     poisoned = labels.copy()
     poisoned[held_back] = (labels[held_back] + 1) % CLASSES
     recipe = Recipe(epochs=3, validation_rows=100, batch=50)
@@ -120,12 +127,11 @@ def test_validation_rows_are_never_trained_on(data):
 
 
 def test_holds_back_at_most_a_fifth():
-    rows, held_back = training._held_back(10, 5_000)
-    assert (len(rows), len(held_back)) == (8, 2)
+    assert training._chosen(10, 5_000).sum() == 8
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(data):
-    with pytest.raises(BadInput, match=r"in epoch \d+, at learning rate 100: give a smaller"):
+    with pytest.raises(BadInput, match=r"in epoch \d+, step \d+, at learning rate 100: give"):
         train((data[0] * 1e30, data[1]), replace(RECIPES["post"], learning_rate=100.0))
 
 
@@ -183,7 +189,7 @@ def test_one_cycle_is_that_of_torch():
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, steps, cycle_momentum=False)
     for step in range(steps):
-        assert training.learning_rate(recipe, step, steps) == pytest.approx(
+        assert optimisation.learning_rate(recipe, step, steps) == pytest.approx(
             theirs.get_last_lr()[0], rel=1e-6
         )
         optimiser.step()

@@ -1,0 +1,21 @@
+"""The preflight flow: is this machine fit to train?"""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.parameters import Device
+from tasks.preflight import inspect, publish
+
+
+@flow(name="preflight", flow_run_name="preflight {device}")
+def preflight(*, device: Device = "auto", timings: bool = False) -> dict[str, Any]:
+    """Hold the machine against the three parts of the post: shared memory, autograd, devices.
+
+    Args:
+        device: What to check; auto takes a GPU if there is one
+        timings: Also time two products on each device, and the transfer to it
+    """
+    found = inspect(device, timings)
+    publish(found)
+    return found
