@@ -170,6 +170,9 @@ class State:
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimiser", tensors).items():
             index, _, entry = name.partition(".")
+            owner = self.optimiser.param_groups[0]["params"][int(index)]
+            if tensor.shape == owner.shape:  # laid out as the weights are: fused steps go by memory
+                tensor = torch.empty_like(owner).copy_(tensor)  # noqa: PLW2901
             state.setdefault(int(index), {})[entry] = tensor
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})

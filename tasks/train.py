@@ -2,17 +2,32 @@
 
 from dataclasses import asdict
 from time import perf_counter
+from typing import Any
 
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from classifier import datasets
+from classifier.errors import BadInput
 from classifier.recipe import Recipe
 from tasks import artifacts, caching, progress
 from tasks.artifacts import Artifact
 from tasks.caching import BY_CONTENT, step
 
 
-@step(name="train", cache_policy=BY_CONTENT - "device")
+async def worth_another_try(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether a training failed by what may pass, and not by its data or its recipe."""
+    return not isinstance(await state.aresult(raise_on_failure=False), BadInput)
+
+
+@step(
+    name="train",
+    cache_policy=BY_CONTENT - "device",
+    retries=1,
+    retry_delay_seconds=1,
+    retry_condition_fn=worth_another_try,
+)
 def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str) -> Artifact:
     """A model: weights, recipe and history.
 

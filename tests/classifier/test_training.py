@@ -69,6 +69,78 @@ def test_each_epoch_of_post_agrees_with_numpy_in_float64_from_the_same_weights(d
             np.testing.assert_allclose(step, new - old, rtol=1e-4, atol=1e-5 * scale)
 
 
+def test_final_losses_of_post_over_ten_seeds_agree_with_numpy_in_float64_as_distributions(data):
+    """From the same weights, for as many epochs as the post; single runs may drift apart."""
+    ours, theirs = [], []
+    for seed in range(10):
+        network = networks.build("post", SHAPE, CLASSES, {}, seed)
+        weights = [value.detach().numpy().copy() for value in network.parameters()]
+        ours.append(fit(network, data, RECIPES["post"], seed).loss[-1])
+        for _ in range(100):
+            loss, weights = numpy_step(weights, *data, rate=0.8)
+        theirs.append(loss)
+    assert np.std(theirs) > 0
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=np.std(theirs) / 10)
+    assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.1)
+
+
+def test_bf16_is_given_the_exact_pixels_and_agrees_with_float32_to_its_precision(data):
+    recipe = replace(RECIPES["post"], precision="bf16")
+    network = networks.build("post", SHAPE, CLASSES, {}, 0)
+    pixels = np.arange(256, dtype=np.float32).repeat(30).reshape(256, *SHAPE) / 255
+    stored, _ = training.put(network, recipe, CPU)(pixels, np.zeros(256, np.uint8))
+    assert stored.dtype == torch.bfloat16
+    assert stored[:, 0, 0].tolist() == list(range(256))
+    images = torch.from_numpy(data[0])
+    rough = network.of_bytes(training.put(network, recipe, CPU)(*data)[0])
+    torch.testing.assert_close(rough, network(images), rtol=0.02, atol=0.02)
+    assert rough.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["post", "mlp"])
+def test_bf16_learns_as_well_as_float32(data, name):
+    accuracies = []
+    for precision in ("float32", "bf16"):
+        recipe = replace(
+            RECIPES[name], precision=precision, epochs=30, batch=RECIPES[name].batch and 60
+        )
+        network = networks.build("post", SHAPE, CLASSES, {}, 0)
+        accuracies.append(fit(network, data, recipe, 0).train_accuracy[-1])
+    assert accuracies[0] > 0.9
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.02)
+
+
+def test_averaged_weights_are_the_ones_kept_and_watched(data):
+    recipe = Recipe(epochs=4, batch=50, averaging=0.9, validation_rows=100)
+    network = networks.build("post", SHAPE, CLASSES, {}, 0)
+    averages = [value.detach().clone() for value in network.parameters()]
+    seen = []
+
+    def follow(_):
+        for average, value in zip(averages, network.parameters(), strict=True):
+            average.lerp_(value.detach(), 1 - 0.9)
+        seen.append([value.detach().clone() for value in network.parameters()])
+
+    batch_an_epoch = replace(recipe, batch=0)
+    history = fit(network, data, batch_an_epoch, 0, on_epoch=follow)
+    for average, kept, last in zip(averages, network.parameters(), seen[-1], strict=True):
+        torch.testing.assert_close(kept.detach(), average)
+        assert not torch.equal(kept, last)
+    images, labels = torch.from_numpy(data[0]), torch.from_numpy(data[1])
+    held_back = ~training._chosen(ROWS, 100)
+    right = (network(images[held_back]).argmax(1) == labels[held_back]).float().mean()
+    assert history.validation_accuracy[-1] == pytest.approx(float(right))
+
+
+def test_nothing_that_lost_its_loss_is_kept(data, tmp_path):
+    checkpoint = Checkpoint(path=tmp_path / "checkpoint", key="a", seconds=0)
+    recipe = replace(RECIPES["post"], learning_rate=100.0, epochs=50)
+    with pytest.raises(BadInput, match="The loss is"):
+        train((data[0] * 1e30, data[1]), recipe, checkpoint=checkpoint)
+    tensors, _ = checkpoint.load()
+    assert all(value.isfinite().all() for name, value in tensors.items() if "sums" in name)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_agrees_with_scikit_learn(smoothing):
     random = np.random.default_rng(0)

@@ -186,11 +186,11 @@ def test_code_counts_but_comments_and_docstrings_do_not(project):
         return ran(json.loads(done.stdout))
 
     assert steps() == set(STEPS)
-    training = project.folder / "classifier" / "training.py"
-    text = training.read_text()
-    training.write_text(
-        text.replace('"""Training: one loop', '"""Another docstring: one loop') + "\n# more\n"
+    optimisation = project.folder / "classifier" / "optimisation.py"
+    text = optimisation.read_text()
+    optimisation.write_text(
+        text.replace('"""Optimisation: the loss', '"""Another docstring: the loss') + "\n# more\n"
     )
     assert steps() == set()
-    training.write_text(text.replace("return peak", "return 1 * peak", 1))
+    optimisation.write_text(text.replace("return peak", "return 1 * peak", 1))
     assert steps() == {"train"}

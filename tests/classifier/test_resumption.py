@@ -1,0 +1,63 @@
+"""Killed at moments drawn at random, a training ends in the bytes of one that was left alone."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import PROJECT
+
+TRAIN = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+import torch
+from classifier import networks, rows, training
+from classifier.checkpoints import Checkpoint
+from classifier.recipe import RECIPES
+recipe = RECIPES[sys.argv[1]].override({"epochs": 8, "batch": 50, "averaging": 0.9, "shift": 1.0})
+random = np.random.default_rng(0)
+images = random.random((500, 16, 16), dtype=np.float32)
+labels = random.integers(0, 4, 500).astype(np.uint8)
+cpu = torch.device("cpu")
+network = networks.build(recipe.network, (16, 16), 4, {}, 0)
+held = rows.Held(*training.put(network, recipe, cpu)(images, labels))
+checkpoint = Checkpoint(path=Path(sys.argv[2]), key="a", seconds=0.01) if sys.argv[2:] else None
+print("begins", flush=True)
+training.fit(network, held, recipe, seed=0, device=cpu, checkpoint=checkpoint)
+state = network.state_dict().values()
+print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in state)).hexdigest(), flush=True)
+"""
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *map(str, arguments)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["cnn", "best"])
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(name, tmp_path):
+    whole = start(name)
+    assert whole.stdout.readline() == "begins\n"
+    began = time.monotonic()
+    expected = whole.communicate(timeout=120)[0]
+    seconds = time.monotonic() - began
+    draw = random.Random(0)  # noqa: S311 - moments, not secrets
+    checkpoint = tmp_path / "checkpoint"
+    killed = 0
+    for _ in range(4):
+        process = start(name, checkpoint)
+        assert process.stdout.readline() == "begins\n"
+        time.sleep(draw.uniform(0, seconds / 2))
+        process.kill()
+        killed += process.wait() != 0
+        process.stdout.close()
+    assert killed
+    assert checkpoint.exists()
+    assert start(name, checkpoint).communicate(timeout=120)[0].removeprefix("begins\n") == expected
