@@ -6,10 +6,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from benchmarks import clock, data
+from benchmarks import accuracy, clock, data
 
-NAMES = ("training", "parquet", "memory", "cached_flow")
+NAMES = ("training", "parquet", "memory", "cached_flow", "accuracy")
 
 
 def measured(name: str, folder: Path, *, quick: bool) -> Iterator[clock.Row]:
@@ -33,26 +34,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="sh scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repeats: to see that it works")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark")
+    parser.add_argument("--full", action="store_true", help="also `best`, which takes minutes")
+    parser.add_argument("--plot", type=Path, help="draw accuracy over seconds into this PNG")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     print(f"{clock.machine()}\n")
     print("| what | ours | peer | ours / peer | goal | the clock includes |")
     print("|---|---:|---:|---:|---|---|")
-    rows = []
+    wanted = options.only or NAMES
+    found: dict[str, Any] = {"rows": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "raw"
         folder.mkdir()
-        for benchmark in options.only or NAMES:
-            for row in measured(benchmark, folder, quick=options.quick):
-                rows.append(row.json())
-                print(
-                    f"| {row.what} | {row.ours:.3g} {row.unit} | {row.peer:.3g} {row.unit}, "
-                    f"{row.peer_is} | {row.ratio:.2f} | {row.goal} | {row.clock} |",
-                    flush=True,
-                )
+        for benchmark in wanted:
+            if benchmark != "accuracy":
+                for row in measured(benchmark, folder, quick=options.quick):
+                    found["rows"].append(row.json())
+                    print(row, flush=True)
+        if "accuracy" in wanted:
+            watches = accuracy.measure(data.raw(folder), quick=options.quick, full=options.full)
+            print(f"\n{accuracy.table(watches)}")
+            found["curves"] = {who: watch.curve for who, watch in watches.items()}
+            if options.plot:
+                accuracy.plot(watches, options.plot)
     print(f"\n{clock.machine()}")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

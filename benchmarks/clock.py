@@ -29,6 +29,13 @@ class Row:
         """Ours over the peer's; below one is better."""
         return self.ours / self.peer
 
+    def __str__(self) -> str:
+        """A row of a Markdown table."""
+        return (
+            f"| {self.what} | {self.ours:.3g} {self.unit} | {self.peer:.3g} {self.unit}, "
+            f"{self.peer_is} | {self.ratio:.2f} | {self.goal} | {self.clock} |"
+        )
+
     def json(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self) | {"ratio": self.ratio}

@@ -34,7 +34,7 @@ class Post(nn.Module):
         The 1/255 is in the weights, and only they are rounded, and the products.
         """
         product = pixels.flatten(1) @ (self.weight_1 / 255).to(pixels.dtype)
-        hidden = (product.float() + self.bias_1).clamp(min=0)
+        hidden = (product.float() + self.bias_1).relu()  # a clamp, but faster on the way back
         return hidden @ self.weight_2 + self.bias_2
 
 
@@ -124,5 +124,5 @@ def build(
         network = builders[name](shape, classes)
     for parameter in network.parameters():
         if parameter.ndim == 4:  # noqa: PLR2004 - of a convolution, which a CPU then does in half the time
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.clone(memory_format=torch.channels_last)
     return network

@@ -17,14 +17,15 @@ import torch
 from classifier import networks, rows, training
 from classifier.checkpoints import Checkpoint
 from classifier.recipe import RECIPES
-recipe = RECIPES[sys.argv[1]].override({"epochs": 8, "batch": 50, "averaging": 0.9, "shift": 1.0})
+options = {"epochs": int(sys.argv[3]), "batch": 50, "averaging": 0.9, "shift": 1.0}
+recipe = RECIPES[sys.argv[1]].override(options)
 random = np.random.default_rng(0)
 images = random.random((500, 16, 16), dtype=np.float32)
 labels = random.integers(0, 4, 500).astype(np.uint8)
 cpu = torch.device("cpu")
 network = networks.build(recipe.network, (16, 16), 4, {}, 0)
 held = rows.Held(*training.put(network, recipe, cpu)(images, labels))
-checkpoint = Checkpoint(path=Path(sys.argv[2]), key="a", seconds=0.01) if sys.argv[2:] else None
+checkpoint = Checkpoint(path=Path(sys.argv[2]), key="a", seconds=0.01) if sys.argv[2] else None
 print("begins", flush=True)
 training.fit(network, held, recipe, seed=0, device=cpu, checkpoint=checkpoint)
 state = network.state_dict().values()
@@ -41,9 +42,9 @@ def start(*arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["cnn", "best"])
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(name, tmp_path):
-    whole = start(name)
+@pytest.mark.parametrize(("name", "epochs"), [("cnn", 80), ("best", 8)])
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(name, epochs, tmp_path):
+    whole = start(name, "", epochs)
     assert whole.stdout.readline() == "begins\n"
     began = time.monotonic()
     expected = whole.communicate(timeout=120)[0]
@@ -52,12 +53,15 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(name, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     killed = 0
     for _ in range(4):
-        process = start(name, checkpoint)
+        process = start(name, checkpoint, epochs)
         assert process.stdout.readline() == "begins\n"
-        time.sleep(draw.uniform(0, seconds / 2))
+        time.sleep(draw.uniform(0, 0.8 * seconds))
         process.kill()
         killed += process.wait() != 0
         process.stdout.close()
     assert killed
     assert checkpoint.exists()
-    assert start(name, checkpoint).communicate(timeout=120)[0].removeprefix("begins\n") == expected
+    assert (
+        start(name, checkpoint, epochs).communicate(timeout=120)[0].removeprefix("begins\n")
+        == expected
+    )
