@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from classifier import networks
-from classifier.errors import BadArgument
+from classifier.errors import BadArgument, BadInput
 
 
 def test_post_starts_with_glorot_normal_weights_and_zero_biases():
@@ -48,3 +48,22 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 def test_an_unknown_network_is_refused_with_those_there_are():
     with pytest.raises(BadArgument, match="choose one of post, cnn, best, tiny"):
         networks.build("big", (2, 2), 2, {"tiny": networks.Post})
+
+
+@pytest.mark.parametrize("name", ["cnn", "best"])
+@pytest.mark.parametrize("shape", [(16, 16), (28, 28, 1), (17, 40, 3)])
+def test_convolutional_networks_take_any_shape_from_16_by_16(name, shape):
+    network = networks.build(name, shape, 7, {})
+    assert network(torch.rand(3, *shape)).shape == (3, 7)
+
+
+def test_the_cnn_refuses_smaller_images():
+    with pytest.raises(BadInput, match="from 16 x 16, not 15 x 30"):
+        networks.build("cnn", (15, 30), 2, {})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_are_laid_out_with_their_channels_last(channels):
+    """Also the first one of grey images, where torch takes either layout for both."""
+    weight = networks.build("cnn", (28, 28, channels), 10, {}).convolutions[0].weight
+    assert weight.stride() == (25 * channels, 1, 5 * channels, channels)
