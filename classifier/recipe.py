@@ -109,7 +109,7 @@ RECIPES: dict[str, Recipe] = {
         schedule="one-cycle",
         weight_decay=0.1,
         label_smoothing=0.03,
-        epochs=14,
+        epochs=12,
         batch=256,
     ),
     # Two convolutions and one epoch.

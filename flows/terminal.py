@@ -103,6 +103,6 @@ def _sentence(error: Exception) -> str:
 
 def _next(result: dict[str, Any]) -> str:
     """The command most worth typing now."""
-    if result["recipe"] == "post":
-        return f"python -m flows train --dataset {result['dataset']} --recipe mlp"
-    return "python -m flows train --help"
+    dataset = "" if result["dataset"] == "mnist" else f" --dataset {result['dataset']}"
+    better = {"post": "mlp", "mlp": "cnn"}.get(result["recipe"])
+    return f"sh scripts/train{dataset}" + (f" --recipe {better}" if better else " --help")
