@@ -14,6 +14,7 @@ from typing import Annotated, Any
 #: Settings for a run from a terminal. What the environment already says stays.
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # races the first migration: a traceback
+    "DO_NOT_TRACK": "1",  # the client's, whose notice would stand between our lines
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # flows/terminal.py shows our own lines
 }

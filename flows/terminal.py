@@ -63,7 +63,7 @@ def summary(result: dict[str, Any], *, ui: bool) -> None:
     if ui:
         shown["UI"] = str(url_for("flow-run", obj_id=record["flow_run_id"]))
     shown["next"] = _next(result)
-    sys.stdout.write("".join(f"{name:<10} {text}\n" for name, text in shown.items()))
+    sys.stdout.write("\n" + "".join(f"{name:<10} {text}\n" for name, text in shown.items()))
 
 
 def fitness(found: dict[str, Any], *, ui: bool) -> None:  # noqa: ARG001 - as `summary`
