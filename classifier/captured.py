@@ -27,9 +27,10 @@ class Captured:
     def __call__(self, part: Pass) -> None:
         """As `State.work`."""
         self.state.set_rate()
-        if self.graph is None and self.state.step >= self.EAGER and len(part.labels) == part.of:
+        whole = len(part.labels) == part.of  # and no piece of a step that spans two blocks
+        if self.graph is None and whole and self.state.step >= self.EAGER:
             self._capture(part)
-        if self.graph is None or self.part is None or part.of != self.part.of or not part.last:
+        if self.graph is None or self.part is None or not whole or part.of != self.part.of:
             self._eager(part)
             return
         self.part.images.copy_(part.images)

@@ -177,12 +177,17 @@ def files(folder: Path) -> list[Path]:
 
 def digest(folder: Path) -> str:
     """SHA-256 of the sorted lines `path sha256 size` of all files below the folder."""
-    lines = []
-    for path in files(folder):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{path.relative_to(folder).as_posix()} {content} {path.stat().st_size}\n")
+    lines = [
+        f"{path.relative_to(folder).as_posix()} {sha256(path)} {path.stat().st_size}\n"
+        for path in files(folder)
+    ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

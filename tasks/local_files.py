@@ -5,7 +5,7 @@ from pathlib import Path
 
 from classifier.datasets import FILES, Dataset
 from classifier.errors import BadInput
-from tasks import pictures
+from tasks import artifacts, pictures
 
 #: The customary name of each of FILES, without its end; test files are called t10k or test.
 STEMS = {
@@ -34,8 +34,7 @@ def content(local: Path) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return artifacts.sha256(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -3,7 +3,6 @@
 Whatever the source, the same unpacked files result, so that equal data is one artifact.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from classifier import idx
 from classifier.datasets import FILES, Dataset, Mirror, Npm, OpenML, Source
 from classifier.errors import BadInput
-from tasks import local_files, public_sources
+from tasks import artifacts, local_files, public_sources
 from tasks.public_sources import Progress, SourceFailed
 
 MOST_CLASSES = 256
@@ -76,12 +75,11 @@ def verify(dataset: Dataset, folder: Path) -> None:
         if highest >= known:
             raise SourceFailed(f"a {split} label is {highest}, but there are {known} classes")
     for name, digest in dataset.digests.items():
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise SourceFailed(
-                    f"the {name.removesuffix('.idx')} are not those of {dataset.name}: their "
-                    "SHA-256 is another"
-                )
+        if artifacts.sha256(folder / name) != digest:
+            raise SourceFailed(
+                f"the {name.removesuffix('.idx')} are not those of {dataset.name}: their "
+                "SHA-256 is another"
+            )
 
 
 def _verify_split(dataset: Dataset, split: str, shapes: dict[str, tuple[int, ...]]) -> None:
