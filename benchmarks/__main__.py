@@ -10,12 +10,12 @@ from typing import Any
 
 from benchmarks import accuracy, clock, data
 
-NAMES = ("training", "parquet", "memory", "cached_flow", "accuracy")
+NAMES = ("training", "parquet", "memory", "cached_flow", "cache", "accuracy")
 
 
 def measured(name: str, folder: Path, *, quick: bool) -> Iterator[clock.Row]:
     """The rows of one benchmark."""
-    from benchmarks import cached_flow, parquet, training
+    from benchmarks import cache, cached_flow, parquet, training
 
     if name == "training":
         yield from training.rows(data.raw(folder), quick=quick)
@@ -26,7 +26,8 @@ def measured(name: str, folder: Path, *, quick: bool) -> Iterator[clock.Row]:
     else:
         data.raw(folder)
         os.environ["MNIST_SOURCE"] = str(folder)
-        yield from cached_flow.rows(folder, quick=quick)
+        of_flows = {"cached_flow": cached_flow.rows, "cache": cache.rows}
+        yield from of_flows[name](folder, quick=quick)
 
 
 def main() -> None:
@@ -34,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="sh scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repeats: to see that it works")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark")
-    parser.add_argument("--full", action="store_true", help="also `best`, which takes minutes")
+    parser.add_argument(
+        "--full", action="store_true", help="also what takes minutes: `best` and the textbook loop"
+    )
     parser.add_argument("--plot", type=Path, help="draw accuracy over seconds into this PNG")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
@@ -54,7 +57,7 @@ def main() -> None:
         if "accuracy" in wanted:
             watches = accuracy.measure(data.raw(folder), quick=options.quick, full=options.full)
             print(f"\n{accuracy.table(watches)}")
-            found["curves"] = {who: watch.curve for who, watch in watches.items()}
+            found["curves"] = {who: [run.curve for run in runs] for who, runs in watches.items()}
             if options.plot:
                 accuracy.plot(watches, options.plot)
     print(f"\n{clock.machine()}")

@@ -1,5 +1,6 @@
 """Checkpoints: where an interrupted training goes on from. Safetensors, nothing pickled."""
 
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
+
+from classifier.errors import BadInput
 
 SECONDS = 30.0  # between two checkpoints
 
@@ -50,9 +53,10 @@ class Checkpoint:
         """Replace the file: whole, or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        stored, said = storable(tensors), json.dumps(about)
+        metadata = {"key": self.key, "about": said, "sha256": _digest(stored, said)}
         try:
-            metadata = {"key": self.key, "about": json.dumps(about)}
-            new.write_bytes(serialised(storable(tensors), metadata))
+            new.write_bytes(serialised(stored, metadata))
             new.replace(self.path)
         finally:
             new.unlink(missing_ok=True)
@@ -63,20 +67,38 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = json.loads(metadata["about"])
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            log.warning(
-                "The checkpoint %s is damaged (%s): training starts over.", self.path, error
-            )
+            tensors, metadata = read(self.path)
+        except BadInput as error:
+            log.warning("%s: training starts over.", error)
             return None
         if metadata.get("key") != self.key:
             log.warning("The checkpoint %s is of another training, and not used.", self.path)
             return None
-        return tensors, about
+        return tensors, json.loads(metadata["about"])
 
     def remove(self) -> None:
         """Delete the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a checkpoint, and its metadata: `key`, and `about` as JSON.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        intact = _digest(tensors, metadata["about"]) == metadata["sha256"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BadInput(f"The checkpoint {path} is damaged ({error})") from error
+    if not intact:
+        raise BadInput(f"The checkpoint {path} is damaged (its content has changed)")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], about: str) -> str:
+    """SHA-256 of names, types, shapes and values, and of the rest."""
+    return hashlib.sha256(serialised(tensors) + about.encode()).hexdigest()

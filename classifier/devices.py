@@ -1,5 +1,6 @@
 """Devices: where arrays are put and products are computed."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,21 @@ def pick(name: str) -> torch.device:
     return torch.device(name)
 
 
+def memory() -> dict[str, str]:
+    """Each device here with its memory in words."""
+    gib = 2.0**30
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / gib
+    found = {"cpu": f"{total:.1f} GiB, {torch.get_num_threads()} threads"}
+    for name in present():
+        if name == "cuda":
+            free, most = (value / gib for value in torch.cuda.mem_get_info())
+            label = torch.cuda.get_device_name()
+            found[name] = f"{label}, {most:.1f} GiB, {free:.1f} GiB of it free"
+        elif name == "mps":
+            found[name] = f"{torch.mps.recommended_max_memory() / gib:.1f} GiB"
+    return found
+
+
 def wait(device: torch.device) -> None:
     """Until the device has done all that it was asked for."""
     if device.type == "cuda":
@@ -56,6 +72,6 @@ def enough_memory(device: torch.device) -> Iterator[None]:
 def _short(device: torch.device, error: Exception) -> BadInput:
     said = str(error).strip().splitlines()
     return BadInput(
-        f"Memory of {device.type} is short ({said[0] if said else 'no more'}): give a smaller "
-        "--batch or a --memory-budget."
+        f"Memory of {device.type} is short ({said[0] if said else 'no more'}); there is "
+        f"{memory()[device.type]}. Give a smaller --batch or a --memory-budget."
     )

@@ -3,7 +3,6 @@
 NumPy and torch share memory and agree; gradients are right; the devices are there.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -42,21 +41,6 @@ class Timing:
 def checks(device: torch.device) -> list[Check]:
     """All checks; gradients on `device`."""
     return [_shared_memory(), _agreement(device), _derivatives(device), _gradients(device)]
-
-
-def memory() -> dict[str, str]:
-    """Each device here with its memory in words."""
-    gib = 2.0**30
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / gib
-    found = {"cpu": f"{total:.1f} GiB, {torch.get_num_threads()} threads"}
-    for name in devices.present():
-        if name == "cuda":
-            free, most = (value / gib for value in torch.cuda.mem_get_info())
-            label = torch.cuda.get_device_name()
-            found[name] = f"{label}, {most:.1f} GiB, {free:.1f} GiB of it free"
-        elif name == "mps":
-            found[name] = f"{torch.mps.recommended_max_memory() / gib:.1f} GiB"
-    return found
 
 
 def timings(device: torch.device) -> Iterator[Timing]:

@@ -4,12 +4,14 @@ Exit codes: 0 done, 1 the run failed, 2 bad arguments, 130 interrupted.
 """
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
+
+from classifier.errors import BadInput
 
 #: Settings for a run from a terminal. What the environment already says stays.
 SETTINGS = {
@@ -18,6 +20,14 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # flows/terminal.py shows our own lines
 }
+
+COMMANDS = {
+    "train": "flows.train:train",
+    "preflight": "flows.preflight:preflight",
+    "cache": "flows.cache:app",
+}
+#: Of each flow the function of flows/terminal.py that prints its result.
+SHOWN = {"train": "summary", "preflight": "fitness"}
 
 INTERRUPTED = "Interrupted. What was finished is kept; the same command goes on from there.\n"
 
@@ -45,25 +55,17 @@ def _launch(arguments: list[str]) -> int:
 
 
 def _app() -> Any:
-    """The commands, one a flow: a flow's parameters are its options."""
+    """The commands, each loaded only when it is asked for: a flow's parameters are its options."""
     from cyclopts import App, Parameter
 
-    from flows import terminal
-    from flows.preflight import preflight
-    from flows.train import train
-
-    commands: dict[Any, tuple[Any, Any]] = {
-        train.fn: (train, terminal.summary),
-        preflight.fn: (preflight, terminal.fitness),
-    }
     app = App(
         name="python -m flows",
         help="Scheduled retraining of an image classifier.",
         version_flags=(),
         result_action="return_value",
     )
-    for function, (flow, _) in commands.items():
-        app.command(function, name=flow.name)
+    for name, place in COMMANDS.items():
+        app.command(place, name=name)
     app.meta.group_parameters = "Session"
     app.meta.suppress_keyboard_interrupt = False  # main() has more to say than it would
 
@@ -75,7 +77,7 @@ def _app() -> Any:
         json: Annotated[bool, Parameter(negative="")] = False,
         debug: Annotated[bool, Parameter(negative="")] = False,  # noqa: ARG001 - main() looks for it
     ) -> int:
-        """Run a flow.
+        """Run a command.
 
         Args:
             tokens: the command and its options
@@ -88,32 +90,36 @@ def _app() -> Any:
             if folder is not None:
                 os.environ[name] = str(folder.resolve())
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-        if command not in commands:  # --help
-            command(*bound.args, **bound.kwargs)
+        if getattr(command, "name", None) in SHOWN:
+            return _run(command, bound.arguments, as_json=json)
+        answer = command(*bound.args, **bound.kwargs)
+        if answer is None:  # --help
             return 0
-        return _run(*commands[command], bound.arguments, as_json=json)
+        sys.stdout.write((dumps(answer.found) if json else answer.text) + "\n")
+        return int(answer.code)
 
     return app
 
 
-def _run(flow: Any, show: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
+def _run(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from flows import server, terminal
-    from tasks.preflight import NotFit
 
+    show = getattr(terminal, SHOWN[flow.name])
     with server.chosen() as address, terminal.lines():
         if address:
             terminal.say(f"Runs on the Prefect server at {address}")
 
         def tell(result: dict[str, Any]) -> None:
             if as_json:
-                sys.stdout.write(json.dumps(result) + "\n")
+                sys.stdout.write(dumps(result) + "\n")
             else:
                 show(result, ui=address is not None)
 
         try:
             tell(flow(**arguments))
-        except NotFit as error:
-            tell(error.found)
+        except BadInput as error:
+            if error.found:
+                tell(error.found)
             raise
     return 0
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import CycloptsError, UnusedCliTokensError
-from prefect.utilities.urls import url_for
 from pydantic import ValidationError
 
 from classifier.errors import BadArgument
-from tasks import artifacts, preflight, progress
+from tasks import artifacts, progress
 
 
 class OwnLines(logging.Handler):
@@ -51,6 +50,8 @@ def say(sentence: str) -> None:
 
 def summary(result: dict[str, Any], *, ui: bool) -> None:
     """The closing lines; `ui`: whether there is one to look at."""
+    from prefect.utilities.urls import url_for
+
     folder = artifacts.root() / result["report"]
     record = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     shown = {
@@ -58,7 +59,8 @@ def summary(result: dict[str, Any], *, ui: bool) -> None:
         "errors": f"{result['errors']:,} of {result['test_rows']:,} test images",
     }
     for step in record["timeline"]:
-        shown[step["task"]] = f"{step['outcome']}, {step['seconds']:.2f} s"
+        why = f": {step['why']}" if step["why"] else ""
+        shown[step["task"]] = f"{step['outcome']}, {step['seconds']:.2f} s{why}"
     shown |= {"report": str(folder / "report.html"), "pictures": str(folder)}
     if ui:
         shown["UI"] = str(url_for("flow-run", obj_id=record["flow_run_id"]))
@@ -68,6 +70,8 @@ def summary(result: dict[str, Any], *, ui: bool) -> None:
 
 def fitness(found: dict[str, Any], *, ui: bool) -> None:  # noqa: ARG001 - as `summary`
     """The checks, devices and timings of a preflight."""
+    from tasks import preflight
+
     table = preflight.rows(found)
     wide = max(len(row["check"]) for row in table)
     for row in table:

@@ -1,10 +1,13 @@
 """Artifacts: what the tasks hand each other. The only place that knows where files live.
 
     <root>/cache/<kind>/<SHA-256>   one immutable folder an artifact, named by its content
-    <root>/cache/records/           what was made from what: see caching.py
+    <root>/cache/<kind>/<SHA-256>.json   what its files looked like when they were last hashed
+    <root>/cache/records/           what was made from what: see records.py
     <root>/cache/checkpoints/       of trainings that are not finished
+    <root>/cache/locks/             who is making what, and which runs are under way
     <root>/cache/tmp/               work in progress
     <root>/reports/<run>/           one folder a run
+    <root>/store/                   what cannot be made again
 
 The root is the process's: MNIST_DATA, else the project's data/. So is the folder of a local source.
 """
@@ -16,15 +19,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from classifier.errors import BadInput
+from tasks.locks import Lock
 
-#: Part of every key. Raise it when a change here or in caching.py makes older records unfit.
-FORMAT = 1
+#: Part of every key. Raise it when a change here, in records.py or in caching.py makes older
+#: records unfit.
+FORMAT = 2
 
 Kind = Literal["raw", "tables", "models", "evaluations", "pictures"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -46,9 +51,24 @@ def checkpoint(key: str) -> Path:
     return root() / "cache" / "checkpoints" / f"{key}.safetensors"
 
 
+def lock(name: str) -> Lock:
+    """The lock of that name: of a key, of a run, or `shelf`, to move artifacts about."""
+    return Lock(root() / "cache" / "locks" / f"{name}.lock")
+
+
+def workshop() -> Path:
+    """The folder of work in progress."""
+    return root() / "cache" / "tmp"
+
+
 def reports() -> Path:
     """The folder that holds one folder a run."""
     return root() / "reports"
+
+
+def store() -> Path:
+    """The folder of what cannot be made again: nothing here removes any of it."""
+    return root() / "store"
 
 
 def local_source() -> Path | None:
@@ -75,9 +95,14 @@ class Artifact:
     made: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
+    def name(self) -> str:
+        """Kind and digest."""
+        return f"{self.kind}/{self.digest}"
+
+    @property
     def path(self) -> Path:
         """The folder."""
-        return root() / "cache" / self.kind / self.digest
+        return root() / "cache" / self.name
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The JSON object in that file of the folder."""
@@ -124,9 +149,8 @@ def draft(kind: Kind, *, dataset: str) -> Iterator[Draft]:
     with writing(root()):
         shelf = root() / "cache" / kind
         shelf.mkdir(parents=True, exist_ok=True)
-        work = root() / "cache" / "tmp"
-        work.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-", dir=work))
+        workshop().mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=workshop()))
         try:
             new = Draft(folder=folder)
             yield new
@@ -138,50 +162,54 @@ def draft(kind: Kind, *, dataset: str) -> Iterator[Draft]:
 def _keep(new: Draft, kind: Kind, dataset: str) -> Artifact:
     """Rename the finished folder to its digest; an intact one that lies there already stays."""
     new.folder.chmod(0o755)  # mkdtemp makes it private
+    looks = _looks(new.folder, {})
     artifact = Artifact(
         kind=kind,
-        digest=digest(new.folder),
+        digest=_digest(looks),
         dataset=dataset,
-        size=sum(path.stat().st_size for path in files(new.folder)),
+        size=sum(look[0] for look in looks.values()),
         made=new.made,
     )
-    if not intact(artifact, thorough=True):
-        if artifact.path.exists():
-            artifact.path.rename(new.folder.with_suffix(".damaged"))
-            shutil.rmtree(new.folder.with_suffix(".damaged"))
-        new.folder.rename(artifact.path)
-        _remember(artifact)
+    with lock("shelf"):
+        if damage(artifact, thorough=True):
+            remove(artifact)
+            new.folder.rename(artifact.path)
+            _remember(artifact, looks)
+        note(artifact).touch()  # in use: see housekeeping.py
     return artifact
 
 
-def intact(artifact: Artifact, *, thorough: bool = False) -> bool:
-    """Whether the folder still has the content that its name promises.
+def remove(artifact: Artifact) -> None:
+    """Take it away, at once: what is seen of it is whole or gone."""
+    if artifact.path.exists():
+        workshop().mkdir(exist_ok=True)
+        gone = Path(tempfile.mkdtemp(prefix="gone-", dir=workshop()))
+        artifact.path.rename(gone / artifact.digest)
+        shutil.rmtree(gone)
+    note(artifact).unlink(missing_ok=True)
 
-    The files are hashed again only where size, modification time or inode differ from when they
-    were last hashed, or with `thorough`.
+
+def damage(artifact: Artifact, *, thorough: bool = False) -> str | None:
+    """What of the folder is not as the artifact's name promises: `samples.png is missing`.
+
+    A file is hashed again only where its size, modification time or inode differ from when it was
+    last hashed, or with `thorough`.
     """
     if not artifact.path.is_dir():
-        return False
-    if not thorough and _signature(artifact.path) == _remembered(artifact):
-        return True
-    if digest(artifact.path) != artifact.digest:
-        return False
-    _remember(artifact)
-    return True
+        return f"{artifact} is missing"
+    before = _remembered(artifact)
+    looks = _looks(artifact.path, {} if thorough else before)
+    if _digest(looks) == artifact.digest:
+        if looks != before:
+            with suppress(OSError):  # of a disk that is full: it is hashed again next time
+                _remember(artifact, looks)
+        return None
+    return _difference(before, looks) or f"{artifact} has changed"
 
 
 def files(folder: Path) -> list[Path]:
     """All files below the folder, in a fixed order."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of the sorted lines `path sha256 size` of all files below the folder."""
-    lines = [
-        f"{path.relative_to(folder).as_posix()} {sha256(path)} {path.stat().st_size}\n"
-        for path in files(folder)
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -228,24 +256,53 @@ _CANNOT_WRITE = {
 }
 
 
-def _signature(folder: Path) -> dict[str, list[int]]:
-    stats = ((path, path.stat()) for path in files(folder))
-    return {
-        path.relative_to(folder).as_posix(): [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        for path, stat in stats
-    }
+#: Of each file of a folder: size, modification time in ns, inode, SHA-256.
+Looks = dict[str, list[Any]]
 
 
-def _note(artifact: Artifact) -> Path:
+def _looks(folder: Path, known: Looks) -> Looks:
+    """How the files look; hashed where they do not look as they are known."""
+    found: Looks = {}
+    for path in files(folder):
+        stat = path.stat()
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        before = known.get(name := path.relative_to(folder).as_posix(), [])
+        found[name] = before if before[:3] == seen else [*seen, sha256(path)]
+    return found
+
+
+def _digest(looks: Looks) -> str:
+    """SHA-256 of the sorted lines `path sha256 size`."""
+    lines = (f"{name} {look[3]} {look[0]}\n" for name, look in sorted(looks.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _difference(before: Looks, now: Looks) -> str:
+    both = before.keys() & now.keys()
+    said = (
+        (before.keys() - now.keys(), "is missing", "are missing"),
+        ({name for name in both if before[name][3] != now[name][3]}, "has changed", "have changed"),
+        (now.keys() - before.keys() if before else (), "is no part of it", "are no part of it"),
+    )
+    return ", ".join(
+        f"{', '.join(sorted(names))} {one if len(names) == 1 else more}"
+        for names, one, more in said
+        if names
+    )
+
+
+def note(artifact: Artifact) -> Path:
+    """The file that says what the artifact's files looked like when they were last hashed."""
     return artifact.path.with_suffix(".json")
 
 
-def _remember(artifact: Artifact) -> None:
-    write_atomically(_note(artifact), json.dumps(_signature(artifact.path)))
+def _remember(artifact: Artifact, looks: Looks) -> None:
+    write_atomically(note(artifact), json.dumps(looks))
 
 
-def _remembered(artifact: Artifact) -> Any:
+def _remembered(artifact: Artifact) -> Looks:
     try:
-        return json.loads(_note(artifact).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+        looks = json.loads(note(artifact).read_text(encoding="utf-8"))
+        return {name: [*look] for name, look in looks.items() if len(look) == 4}  # noqa: PLR2004
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

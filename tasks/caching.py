@@ -2,36 +2,133 @@
 
 A key is made of the task's name, the content of its input artifacts, its other arguments by value,
 the code of its module and of all classifier/ modules that it imports, directly or not, and the
-versions of the packages that those import. Its record is a small JSON file of Prefect's.
+versions of the packages that those import. Under one key one process works at a time, and what is
+recorded is looked at only by the one that has the key's lock.
 """
 
-import hashlib
+import asyncio
 import inspect
 import json
-import re
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from prefect import Task, task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.filesystems import LocalFileSystem
+from prefect.locking.protocol import LockManager
+from prefect.logging import get_run_logger
 from prefect.results import get_result_store
+from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
-from prefect.transactions import Transaction, get_transaction
+from prefect.transactions import IsolationLevel, Transaction, get_transaction
 
-from classifier import datasets
-from tasks import artifacts, steps
+from tasks import artifacts, records, steps
 from tasks.artifacts import Artifact
-from tasks.source_code import closure, fingerprint, versions
+from tasks.records import Parts
 
-#: The only serialiser that a record may name: plain JSON, with artifacts as its one own type.
-RECORD = JSONSerializer(
-    object_encoder="tasks.artifacts.to_json", object_decoder="tasks.artifacts.from_json"
-)
+if TYPE_CHECKING:
+    from tasks.locks import Lock
+
+RECORD = JSONSerializer.model_validate(records.SERIALISER)
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a step was asked for: all that its key depends on, and whether to run in any case."""
+
+    parts: Parts
+    refresh: bool
+
+
+_asked: dict[str, Asked] = {}  # by key
+
+
+class StepLocks(LockManager):
+    """One lock a key. Who gets it drops a record that cannot be used, and says why a step runs."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, tuple[str, Lock]] = {}  # by key: holder and lock
+
+    def acquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,  # noqa: ARG002 - a transaction waits without limit
+        hold_timeout: float | None = None,  # noqa: ARG002 - and holds until its step has ended
+    ) -> bool:
+        """Wait for the key's lock, saying for whom, and look at the record under it."""
+        log = get_run_logger()
+        lock = artifacts.lock(key)
+        name = key.partition("/")[0]
+        with artifacts.writing(artifacts.root()):
+            lock.acquire(
+                str(flow_run.name),
+                lambda who: log.info("%s waits for %s, which is making the same", name, who),
+            )
+            self.held[key] = holder, lock
+            try:
+                if why := _settle(key):
+                    log.info("%s runs: %s", name, why)
+            except BaseException:
+                self.release_lock(key, holder)
+                raise
+        return True
+
+    async def aacquire_lock(self, key: str, holder: str, *limits: float | None) -> bool:
+        """The same for a step that is a coroutine."""
+        return await asyncio.to_thread(self.acquire_lock, key, holder, *limits)
+
+    def release_lock(self, key: str, holder: str) -> None:
+        """Give the lock back, if it is this holder's."""
+        if self.is_lock_holder(key, holder):
+            self.held.pop(key)[1].release()
+
+    def is_lock_holder(self, key: str, holder: str) -> bool:
+        """Whether this holder has it."""
+        return key in self.held and self.held[key][0] == holder
+
+    def is_locked(self, key: str) -> bool:
+        """Whether anyone holds it."""
+        lock = artifacts.lock(key)
+        if free := lock.free():
+            lock.release()
+        return not free
+
+    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ARG002
+        """Until it is free."""
+        with artifacts.lock(key):
+            return True
+
+    async def await_for_lock(self, key: str, *limit: float | None) -> bool:
+        """The same for a step that is a coroutine."""
+        return await asyncio.to_thread(self.wait_for_lock, key, *limit)
+
+
+def _settle(key: str) -> str | None:
+    """Mark the record as used now, or drop it; why the step then runs, if it ever ran before."""
+    asked, found = _asked[key], records.read(key)
+    if not records.path_of(key).exists():
+        why = records.reason(key, asked.parts)
+    elif asked.refresh:
+        why = "a refresh was asked for"
+    else:
+        why = found if isinstance(found, str) else artifacts.damage(found.artifact)
+        if why is None:
+            os.utime(records.path_of(key))
+            steps.explain(records.adoption(records.parts_of(key)))
+            return None
+    if records.path_of(key).exists():
+        records.drop(key, why)
+    steps.explain(why)
+    return why
 
 
 @dataclass
@@ -50,25 +147,24 @@ class ByContent(CachePolicy):
         flow_parameters: dict[str, Any],
         **_: Any,
     ) -> str:
-        """The key. A record under it that cannot be used is dropped, so that the step runs."""
+        """The key."""
         arguments = {name: value for name, value in inputs.items() if name not in self.left_out}
-        module = Path(inspect.getfile(task_ctx.task.fn))
-        parts = key_parts(task_ctx.task.name, module, arguments)
-        key = f"{parts['task']}/{_dataset(arguments)}/{_hash(parts)}"
-        record = artifacts.records() / key
+        written = Path(inspect.getfile(inspect.unwrap(task_ctx.task.fn)))
+        module = written.relative_to(artifacts.PROJECT).as_posix()
+        parts = records.parts(task_ctx.task.name, module, arguments)
+        key = records.key(parts, _dataset(arguments))
         # The data root is known only now, and a moved root moves its records with it.
         get_result_store().result_storage = LocalFileSystem(basepath=str(artifacts.records()))
-        if flow_parameters.get("refresh") or read_record(record) is None:
-            record.unlink(missing_ok=True)
-            _parts[key] = parts
+        _asked[key] = Asked(parts, refresh=bool(flow_parameters.get("refresh")))
         return key
 
 
-BY_CONTENT = ByContent()
-_parts: dict[str, dict[str, Any]] = {}  # by key, for when its record is written
-_SHA_256 = re.compile("[0-9a-f]{64}")
+BY_CONTENT = ByContent(isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=StepLocks())
 
-P = ParamSpec("P")
+
+def _dataset(arguments: dict[str, Any]) -> str:
+    of_artifacts = (value.dataset for value in arguments.values() if isinstance(value, Artifact))
+    return str(arguments.get("dataset") or next(of_artifacts))
 
 
 def step(**options: Any) -> Callable[[Callable[P, Artifact]], Task[P, Artifact]]:
@@ -84,7 +180,13 @@ def step(**options: Any) -> Callable[[Callable[P, Artifact]], Task[P, Artifact]]
     )
 
     def decorate(function: Callable[P, Artifact]) -> Task[P, Artifact]:
-        made: Task[P, Artifact] = as_task(function)
+        @wraps(function)
+        def signed(*args: P.args, **kwargs: P.kwargs) -> Artifact:
+            artifact = function(*args, **kwargs)
+            about = {"run": flow_run.id, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+            return replace(artifact, made=artifact.made | about)
+
+        made: Task[P, Artifact] = as_task(signed)
         made.on_commit(_keep_parts)
         return made
 
@@ -94,9 +196,7 @@ def step(**options: Any) -> Callable[[Callable[P, Artifact]], Task[P, Artifact]]
 def _keep_parts(done: Transaction) -> None:
     """Write the parts of a key just before its record: a step that fails leaves neither."""
     key = str(done.key)
-    artifacts.write_atomically(
-        parts_file(artifacts.records() / key), json.dumps(_parts[key], indent=1)
-    )
+    artifacts.write_atomically(records.parts_path(key), json.dumps(_asked[key].parts, indent=1))
 
 
 _keep_parts.log_on_run = False  # type: ignore[attr-defined] # each step would have two lines of it
@@ -108,61 +208,3 @@ def current_key() -> str:
     if transaction is None or transaction.key is None:
         raise RuntimeError("current_key() is for the inside of a step.")
     return transaction.key
-
-
-def key_parts(name: str, module: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a key depends on, flat: what can be named when it changes."""
-    code = closure(module)
-    if "dataset" in arguments:
-        code |= closure(datasets.declared()[arguments["dataset"]][1])
-    parts: dict[str, Any] = {"task": name, "format": artifacts.FORMAT}
-    for argument, value in arguments.items():
-        parts |= _flat(argument, value)
-    parts |= {f"code {path}": fingerprint(path) for path in sorted(code)}
-    parts |= {f"version {package}": number for package, number in versions(code).items()}
-    parts["version python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return parts
-
-
-def parts_file(record: Path) -> Path:
-    """Where the parts of a record's key are kept."""
-    return record.with_name(record.name + ".parts.json")
-
-
-def read_record(record: Path) -> Artifact | None:
-    """The artifact of that record, if the record can be trusted and the artifact is intact.
-
-    Read as plain JSON, before Prefect reads it: Prefect obeys the serialiser that a record names.
-    """
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        if content["metadata"]["serializer"] != RECORD.model_dump():
-            return None
-        artifact = json.loads(content["result"], object_hook=artifacts.from_json)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(artifact, Artifact) or not _lies_in_cache(artifact):
-        return None
-    return artifact if artifacts.intact(artifact) else None
-
-
-def _lies_in_cache(artifact: Artifact) -> bool:
-    """Whether kind and digest are what they should be, and so cannot lead out of the root."""
-    return artifact.kind in artifacts.KINDS and bool(_SHA_256.fullmatch(artifact.digest))
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, Artifact):
-        return {name: value.digest}
-    if is_dataclass(value):
-        return {f"{name}.{item.name}": getattr(value, item.name) for item in fields(value)}
-    return {name: value}
-
-
-def _dataset(arguments: Mapping[str, Any]) -> str:
-    of_artifacts = (value.dataset for value in arguments.values() if isinstance(value, Artifact))
-    return str(arguments.get("dataset") or next(of_artifacts))
-
-
-def _hash(parts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

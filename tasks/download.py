@@ -32,16 +32,16 @@ def local_content() -> str | None:
     retry_jitter_factor=0.5,
     retry_condition_fn=worth_another_try,
 )
-def download(dataset: str, local: str | None) -> Artifact:
+def download(dataset: str, source: str | None) -> Artifact:
     """The four unpacked IDX files of the dataset, verified.
 
     Args:
         dataset: its name.
-        local: content of the local source, as `local_content` gives it; None: the public sources.
+        source: content of the local source, as `local_content` gives it; None: the public ones.
     """
     from tasks import sources
 
-    folder = artifacts.local_source() if local else None
+    folder = artifacts.local_source() if source else None
     shown = progress.bar("download", bytes_done=True)
     with artifacts.draft("raw", dataset=dataset) as new, shown as advance:
         new.made["source"] = sources.obtain(

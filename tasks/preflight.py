@@ -34,7 +34,7 @@ def inspect(device: str, timings: bool) -> dict[str, Any]:
     return {
         "device": place.type,
         "why": why,
-        "devices": preflight.memory(),
+        "devices": devices.memory(),
         "checks": [asdict(check) for check in preflight.checks(place)],
         "timings": [asdict(one) for each_one in each for one in preflight.timings(each_one)],
     }

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,6 +38,8 @@ def bar(title: str, *, bytes_done: bool = False) -> Iterator[Advance]:
 @contextmanager
 def artifact(title: str) -> Iterator[Advance]:
     """A progress artifact in the UI, brought up to date every two seconds and at the end."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
     number = cast("UUID", create_progress_artifact(0.0, description=title))  # a flow is synchronous
     last = time.monotonic()
 

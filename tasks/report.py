@@ -17,9 +17,10 @@ from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks import artifacts, steps
+from tasks import artifacts, housekeeping, steps
 from tasks.artifacts import Artifact
 
 PICTURES = {
@@ -61,6 +62,8 @@ class Run:
         with artifacts.writing(self.folder):
             self._write_files(summary, taken, pictures)
         _show_in_ui(summary, taken, pictures)
+        if "ran" in summary["steps"].values():
+            _keep_in_bounds()
         return summary
 
     def _write_files(
@@ -100,7 +103,9 @@ def opened() -> Iterator[Run]:
     flow_run_id = UUID(flow_run.id)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder = artifacts.reports() / name
+    under_way = artifacts.lock(f"runs/{name}")
     with artifacts.writing(folder):
+        under_way.acquire(name)
         folder.mkdir(parents=True)
         log = Log(folder / "log.txt")
     try:
@@ -109,12 +114,25 @@ def opened() -> Iterator[Run]:
     except BaseException as error:
         for path in folder.iterdir():
             if path.name != "log.txt":
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
         error.add_note(f"{folder / 'log.txt'}")
         log.handle(_record_of(error))
         raise
     finally:
         log.close()
+        under_way.release()
+
+
+def _keep_in_bounds() -> None:
+    gone = housekeeping.prune(max_size=housekeeping.limit())
+    if gone:
+        freed = sum(entry.size for entry in gone) / 1e6
+        get_run_logger().info(
+            "The cache is kept to its limit: %d artifacts, %.1f MB, long unused, went",
+            len(gone),
+            freed,
+        )
 
 
 @contextmanager

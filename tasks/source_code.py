@@ -17,7 +17,9 @@ LEFT_OUT = {
     "classifier/recipe.py",
     "tasks/artifacts.py",
     "tasks/caching.py",
+    "tasks/locks.py",
     "tasks/progress.py",
+    "tasks/records.py",
     "tasks/source_code.py",
     "tasks/steps.py",
 }
@@ -74,9 +76,18 @@ def _version(distribution: str) -> str:
 
 @cache
 def _imports(path: str) -> frozenset[str]:
-    """Dotted names that the file imports; `from a import b` gives a and a.b: b may be a module."""
+    """Dotted names that the file imports; `from a import b` gives a and a.b: b may be a module.
+
+    What is imported for type checkers alone does not count.
+    """
     names: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    waiting: list[ast.AST] = [_tree(path)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names.update(name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

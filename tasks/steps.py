@@ -22,15 +22,16 @@ class Step:
     outcome: Literal["ran", "cached", "failed"]
     seconds: float
     artifact: Artifact | None
+    why: str | None
 
     def row(self) -> dict[str, str | float | None]:
         """JSON-ready."""
-        made = str(self.artifact) if self.artifact else None
         return {
             "task": self.task,
             "outcome": self.outcome,
             "seconds": round(self.seconds, 3),
-            "artifact": made,
+            "artifact": self.artifact.name if self.artifact else None,
+            "why": self.why,
         }
 
     def __str__(self) -> str:
@@ -38,6 +39,13 @@ class Step:
 
 
 _steps: dict[UUID, list[Step]] = defaultdict(list)
+_reasons: dict[str, str] = {}  # by task run
+
+
+def explain(why: str | None) -> None:
+    """Say why the step that is under way runs, or where its result is from."""
+    if why:
+        _reasons[str(this_task_run.id)] = why
 
 
 def note(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
@@ -53,6 +61,7 @@ def note(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
         outcome=outcome,
         seconds=run.total_run_time.total_seconds(),
         artifact=result,
+        why=_reasons.pop(str(run.id), None),
     )
     if run.flow_run_id is not None:
         _steps[run.flow_run_id].append(step)

@@ -9,7 +9,10 @@ from classifier.errors import BadInput
 
 def test_more_memory_than_there_is_is_told_with_what_was_asked_for():
     with (
-        pytest.raises(BadInput, match=r"Memory of cpu is short .*4000000000000000 bytes.*--batch"),
+        pytest.raises(
+            BadInput,
+            match=r"Memory of cpu is short .*4000000000000000 bytes.*there is \d.* GiB.*--batch",
+        ),
         devices.enough_memory(torch.device("cpu")),
     ):
         torch.empty(10**15)

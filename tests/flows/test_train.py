@@ -5,24 +5,9 @@ import shutil
 
 import pytest
 
+from tests.flows.running import STEPS, ran, run
+
 pytestmark = pytest.mark.usefixtures("server")
-
-STEPS = ("download", "normalise", "train", "evaluate", "plot")
-
-
-def run(**options):
-    from flows.parameters import Overrides
-    from flows.train import train
-
-    quick = {"epochs": 3} | options.pop("overrides", {})
-    return train(dataset="folder", overrides=Overrides(**quick), **options)
-
-
-def ran(result):
-    """The steps of a run that were not cached."""
-    assert tuple(result["steps"]) == STEPS
-    assert set(result["steps"].values()) <= {"ran", "cached"}
-    return {name for name, outcome in result["steps"].items() if outcome == "ran"}
 
 
 def the_file(root, pattern):
@@ -130,37 +115,6 @@ def test_limit_takes_the_first_rows(root):
     rows = [pq.read_metadata(path).num_rows for path in root.glob("cache/tables/*/*/*.parquet")]
     assert rows == [50, 50]
     assert result["test_rows"] == 50
-
-
-def test_a_record_that_names_pickle_is_not_unpickled_and_its_step_runs_again(root):
-    import base64
-    import pickle
-
-    run()
-    (record,) = (path for path in root.glob("cache/records/train/*/*") if ".parts" not in path.name)
-    content = json.loads(record.read_text())
-    planted = root / "planted"
-    bomb = b"cos\nsystem\n(S'touch " + str(planted).encode() + b"'\ntR."
-    content["metadata"]["serializer"] = {
-        "type": "pickle",
-        "picklelib": "cloudpickle",
-        "picklelib_version": None,
-    }
-    content["result"] = base64.b64encode(bomb).decode()
-    record.write_text(json.dumps(content))
-    assert ran(run()) == {"train"}
-    assert not planted.exists()
-    pickle.loads(bomb)  # noqa: S301 - the trap works where it is read
-    assert planted.exists()
-
-
-def test_a_record_that_leads_out_of_the_data_root_is_dropped(root):
-    run()
-    (record,) = (path for path in root.glob("cache/records/train/*/*") if ".parts" not in path.name)
-    content = json.loads(record.read_text())
-    artifact = json.loads(content["result"]) | {"digest": "../../../elsewhere"}
-    record.write_text(json.dumps(content | {"result": json.dumps(artifact)}))
-    assert ran(run()) == {"train"}
 
 
 def test_a_second_run_loads_neither_torch_nor_numpy(project):

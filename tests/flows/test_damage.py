@@ -1,0 +1,259 @@
+"""What is damaged is never used, and nothing is ever unpickled."""
+
+import base64
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+
+from tests.flows.running import STEPS, ran, reasons, run
+
+pytestmark = pytest.mark.usefixtures("server")
+
+MADE_BY = dict(zip(("raw", "tables", "models", "evaluations", "pictures"), STEPS, strict=True))
+LARGEST = {
+    "raw": "train-images.idx",
+    "tables": "part-00000.parquet",
+    "models": "weights.safetensors",
+    "evaluations": "predictions.parquet",
+    "pictures": "samples.png",
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, server):
+    """A data root with two runs, of which the second differs in all but the raw files."""
+    from tests.conftest import FIXTURE
+
+    folder = tmp_path_factory.mktemp("kept") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_DATA", str(folder))
+        patch.setenv("MNIST_SOURCE", str(FIXTURE))
+        run(seed=1, limit=100)
+        run()
+    return folder
+
+
+@pytest.fixture
+def mine(kept, root):
+    """A copy of it to be spoiled; the artifacts of the last run by kind."""
+    shutil.copytree(kept, root)
+    report = max(root.glob("reports/*/report.json"))
+    timeline = json.loads(report.read_text())["timeline"]
+    return {
+        step["artifact"].partition("/")[0]: root / "cache" / step["artifact"] for step in timeline
+    }
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def swap(path):
+    """For the other run's; the raw files are the same in both, so among themselves."""
+    if path.name == "train-images.idx":
+        other = path.with_name("test-images.idx")
+    else:
+        (artifact,) = (parent for parent in path.parents if len(parent.name) == 64)
+        within = path.relative_to(artifact)
+        (other,) = (
+            folder / within
+            for folder in artifact.parent.glob("*/")
+            if folder != artifact and (folder / within).read_bytes() != path.read_bytes()
+        )
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, swap, empty])
+@pytest.mark.parametrize("kind", MADE_BY)
+def test_a_damaged_artifact_is_named_and_made_again(mine, kind, damage):
+    (path,) = sorted(mine[kind].rglob(LARGEST[kind]))[:1]
+    before = path.read_bytes()
+    damage(path)
+    assert path.read_bytes() != before
+    result = run()
+    assert ran(result) == {MADE_BY[kind]}
+    assert path.read_bytes() == before
+    (why,) = reasons().values()
+    assert path.name in why
+    assert "changed" in why
+
+
+def test_what_looks_as_before_is_found_by_verify_and_dropped_with_repair(mine, flows):
+    weights = mine["models"] / "weights.safetensors"
+    before, stat = weights.read_bytes(), weights.stat()
+    flows("cache", "list")
+    run()  # remembers how the files look
+    flip(weights)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert ran(run()) == set()
+    done = flows("cache", "verify", "--json")
+    assert done.code == 1
+    (found,) = json.loads(done.out)
+    assert found["what"] == f"models/{mine['models'].name}"
+    assert found["problem"] == "weights.safetensors has changed"
+    assert flows("cache", "verify", "--repair").code == 0
+    assert flows("cache", "verify").code == 0
+    assert ran(run()) == {"train"}
+    assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty])
+def test_a_damaged_record_is_dropped(mine, root, damage):
+    from tasks import records
+
+    record = max(root.glob("cache/records/train/folder/*"), key=lambda path: path.stat().st_mtime)
+    record = record.with_name(record.name.partition(".")[0])
+    damage(record)
+    key = record.relative_to(root / "cache" / "records").as_posix()
+    usable = not isinstance(records.read(key), str)  # a flip may hit what nobody reads
+    assert ran(run()) == (set() if usable else {"train"})
+    assert not isinstance(records.read(key), str)
+
+
+# Pickles
+
+PLANTED = "planted"
+
+
+class Bomb:
+    """Once unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def bombs(path):
+    """The same as plain pickle, and as torch saves it."""
+    import io
+
+    import torch
+
+    saved = io.BytesIO()
+    torch.save(Bomb(path), saved)
+    return {"pickle": pickle.dumps(Bomb(path)), "torch": saved.getvalue()}
+
+
+PLACES = {
+    **{kind: f"cache/{kind}/*/**/*" for kind in MADE_BY},
+    "notes": "cache/*/*.json",
+    "records": "cache/records/*/*/*",
+    "checkpoints": "cache/checkpoints/*/*/*",
+    "reports": "reports/*/*",
+}
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_planted_pickle_is_not_unpickled_and_the_run_completes(mine, root, place, form):
+    from tasks import artifacts, records
+
+    if place == "checkpoints":  # of the training that is then missing
+        (record,) = (r for r in records.everything() if r.artifact.path == mine["models"])
+        checkpoint = artifacts.checkpoint(record.key)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.touch()
+        shutil.rmtree(mine["models"])
+    paths = [path for path in root.glob(PLACES[place]) if path.is_file()]
+    assert paths
+    for path in paths:
+        path.write_bytes(bombs(root / PLANTED)[form])
+    result = run()
+    assert not (root / PLANTED).exists()
+    expected = {
+        "records": set(STEPS),
+        "checkpoints": {"train"},
+        "notes": set(),
+        "reports": set(),
+    }
+    assert ran(result) == expected.get(place, {MADE_BY.get(place)})
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_nothing_that_reads_a_file_unpickles_it(tmp_path, form):
+    from classifier import checkpoints, idx, models, scoring, tables
+
+    planted = tmp_path / PLANTED
+    bomb = bombs(planted)[form]
+    folder = tmp_path / "folder"
+    for name in ("weights.safetensors", "model.json", "train/part-00000.parquet", "x.idx", "x.gz"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bomb)
+    reading = {
+        "model": lambda: models.load(folder),
+        "table": lambda: tables.read(folder, "train"),
+        "description": lambda: tables.describe(folder),
+        "predictions": lambda: scoring.read_predictions(folder / "train" / "part-00000.parquet"),
+        "idx": lambda: idx.read(folder / "x.idx"),
+        "gzip": lambda: idx.read(folder / "x.gz"),
+        "checkpoint": lambda: checkpoints.read(folder / "weights.safetensors"),
+    }
+    for name, read in reading.items():
+        with pytest.raises(Exception, match=r"."):
+            read()
+        assert not planted.exists(), name
+    pickle.loads(bombs(planted)["pickle"])  # noqa: S301 - the trap works where it is read
+    assert planted.exists()
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_record_that_names_pickle_is_not_unpickled(mine, root, form):
+    for record in root.glob("cache/records/train/*/*"):
+        if ".parts" not in record.name:
+            content = json.loads(record.read_text())
+            content["metadata"]["serializer"] = {
+                "type": "pickle",
+                "picklelib": "cloudpickle",
+                "picklelib_version": None,
+            }
+            content["result"] = base64.b64encode(bombs(root / PLANTED)[form]).decode()
+            record.write_text(json.dumps(content))
+    assert ran(run()) == {"train"}
+    assert not (root / PLANTED).exists()
+    assert reasons()["train"] == "its record names another serialiser"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "../../../elsewhere"},
+        {"digest": "/etc"},
+        {"kind": "../store"},
+        {"digest": 5},
+        {"made": "much"},
+    ],
+    ids=str,
+)
+def test_a_record_that_leads_out_of_the_data_root_is_dropped(mine, root, change):
+    for record in root.glob("cache/records/train/*/*"):
+        if ".parts" not in record.name:
+            content = json.loads(record.read_text())
+            artifact = json.loads(content["result"]) | change
+            record.write_text(json.dumps(content | {"result": json.dumps(artifact)}))
+    assert ran(run()) == {"train"}
+
+
+def test_a_record_that_names_another_file_is_dropped(mine, root):
+    for record in root.glob("cache/records/train/*/*"):
+        if ".parts" not in record.name:
+            content = json.loads(record.read_text())
+            content["metadata"]["storage_key"] = str(root / "elsewhere")
+            record.write_text(json.dumps(content))
+    assert ran(run()) == {"train"}

@@ -1,0 +1,124 @@
+"""Two flows for the same thing: one computes, the other waits and reuses."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, CommandLine
+from tests.flows.running import STEPS
+
+LONG = ("train", "--dataset", "folder", "--recipe", "cnn", "--epochs", "80", "--json")
+LONG += ("--grid.rows", "1", "--grid.columns", "2")
+
+
+@dataclass
+class Started:
+    """A flow in a process of its own."""
+
+    process: subprocess.Popen
+    out: Path
+    err: Path
+
+    def steps(self):
+        """What became of its steps, once it has ended well."""
+        assert self.process.wait(timeout=120) == 0, self.err.read_text()
+        return json.loads(self.out.read_text())["steps"]
+
+
+@pytest.fixture
+def start(server, root, tmp_path):
+    """Start a flow beside the others; all of them are gone at the end."""
+    project = CommandLine(PROJECT, server)
+    project.environment |= {"MNIST_DATA": str(root), "OMP_NUM_THREADS": "1"}
+    running = []
+
+    def starting(*arguments):
+        out, err = (tmp_path / f"{len(running)}.{name}" for name in ("out", "err"))
+        with out.open("w") as to_out, err.open("w") as to_err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows", *arguments],
+                cwd=PROJECT,
+                env=project.environment,
+                stdout=to_out,
+                stderr=to_err,
+            )
+        running.append(process)
+        return Started(process, out, err)
+
+    yield starting
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def training(root):
+    """The lock of the training that is under way, once there is one."""
+    return wait_until(lambda: next(root.glob("cache/locks/train/*/*.lock"), None))
+
+
+def wait_until(found):
+    deadline = time.monotonic() + 60
+    while not (there := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return there
+
+
+def says(lock, started):
+    return lock.exists() and f"process {started.process.pid} " in lock.read_text()
+
+
+def test_one_computes_and_the_other_waits_saying_what_for_and_reuses(start, root):
+    first = start(*LONG)
+    lock = training(root)
+    assert says(lock, first)
+    second = start(*LONG)
+    mine, other = first.steps(), second.steps()
+    assert mine["train"] == "ran"
+    assert other["train"] == "cached"
+    assert len(list(root.glob("cache/models/*/"))) == 1
+    for step in STEPS:
+        assert sorted((mine[step], other[step])) == ["cached", "ran"]
+    (waiting,) = re.findall(
+        r"^train waits for process (\d+) \(folder cnn seed 0\), which is making the same$",
+        second.err.read_text(),
+        re.MULTILINE,
+    )
+    assert int(waiting) == first.process.pid
+    assert not list(root.glob("cache/locks/**/*.lock"))
+
+
+def test_started_at_once_each_step_runs_once(start):
+    quick = ("train", "--dataset", "folder", "--epochs", "2", "--json")
+    mine, other = (started.steps() for started in [start(*quick), start(*quick)])
+    for step in STEPS:
+        assert sorted((mine[step], other[step])) == ["cached", "ran"]
+
+
+def test_when_the_worker_is_killed_the_other_goes_on_at_once(start, root):
+    first = start(*LONG)
+    lock = training(root)
+    second = start(*LONG)
+    wait_until(lambda: "train waits" in second.err.read_text())
+    first.process.kill()
+    first.process.wait()
+    killed = time.monotonic()
+    wait_until(lambda: says(lock, second))
+    assert time.monotonic() - killed < 1
+    assert second.steps()["train"] == "ran"
+
+
+def test_other_keys_do_not_wait(start, root):
+    first = start(*LONG)
+    lock = training(root)
+    other = start("train", "--dataset", "folder", "--epochs", "2", "--json")
+    assert other.steps()["train"] == "ran"
+    assert "waits" not in other.err.read_text()
+    assert says(lock, first)
+    assert first.process.poll() is None
