@@ -143,9 +143,8 @@ def _tree(origin: Origin, indent: str, seen: set[str]) -> list[str]:
     if origin.name in seen:
         return [f"{head}, as above"]
     seen.add(origin.name)
-    made = {name: value for name, value in row["made"].items() if value is not None}
     named = {
-        "made": ", ".join(f"{name} {value}" for name, value in made.items()),
+        "made": ", ".join(f"{name} {_plain(value)}" for name, value in row["made"].items()),
         "with": ", ".join(f"{name} {_plain(value)}" for name, value in row["parameters"].items()),
         "code": ", ".join(f"{name} {value[:8]}" for name, value in row["code"].items()),
         "versions": ", ".join(f"{name} {value}" for name, value in row["versions"].items()),
@@ -171,7 +170,9 @@ def _users(runs: list[str]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "none" if value is None else _short(str(value))
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else _short(str(value))
 
 
 def _short(name: str) -> str:

@@ -22,6 +22,7 @@ from tasks.artifacts import Artifact
 from tasks.records import Parts, Record
 
 DEFAULT_LIMIT = "20GB"
+TICK = 0.02  # seconds by which a file's time may lag behind the clock
 _NAMED = re.compile(rf"({'|'.join(artifacts.KINDS)})/([0-9a-f]{{64}})")
 
 
@@ -50,6 +51,9 @@ class Entry:
         """Whether nothing can come of it any more."""
         return self.artifact is not None and not self.records
 
+    def _unfinished(self) -> list[str]:
+        return [] if self.artifact else [self.name.split("/")[1]]
+
     def row(self) -> dict[str, Any]:
         """JSON-ready."""
         made = self.artifact.made if self.artifact else {}
@@ -58,7 +62,7 @@ class Entry:
             "size": self.size,
             "used": _iso(self.used),
             "made_at": made.get("at"),
-            "made_by": sorted({record.task for record in self.records}),
+            "made_by": sorted({record.task for record in self.records}) or self._unfinished(),
             "made_in": made.get("run"),
             "used_by": list(self.runs),
         }
@@ -92,7 +96,7 @@ def inventory() -> list[Entry]:
         made[record.artifact.name].append(record)
     used_by: dict[str, list[str]] = defaultdict(list)
     for run, timeline in timelines():
-        for name in {step["artifact"] for step in timeline if step["artifact"]}:
+        for name in {step.get("artifact") for step in timeline} - {None}:
             used_by[name].append(run)
     there = {
         name: Entry(
@@ -111,8 +115,8 @@ def inventory() -> list[Entry]:
 
 def _without_records(made: dict[str, list[Record]]) -> Iterator[Entry]:
     for kind in artifacts.KINDS:
-        for folder in (artifacts.root() / "cache" / kind).glob("*/"):
-            if f"{kind}/{folder.name}" not in made:
+        for folder in (artifacts.root() / "cache" / kind).glob("*"):
+            if f"{kind}/{folder.name}" not in made and folder.is_dir():
                 held = sum(path.stat().st_size for path in artifacts.files(folder))
                 artifact = Artifact(kind=kind, digest=folder.name, dataset="", size=held)  # type: ignore[arg-type] # one of them
                 note = artifacts.note(artifact)
@@ -132,7 +136,8 @@ def timelines() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The finished runs, the oldest first, and what became of their steps."""
     for path in _finished():
         try:
-            yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))["timeline"]
+            timeline = json.loads(path.read_text(encoding="utf-8"))["timeline"]
+            yield path.parent.name, [dict(step) for step in timeline]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a report is for people: one that is damaged stops nothing
 
@@ -154,7 +159,11 @@ def explained(run: str | None) -> tuple[str, list[dict[str, Any]]]:
     if run in there:
         found = [run]
     if not found:
-        raise BadArgument(f"No finished run {run or ''} lies in {artifacts.reports()}.")
+        asked = f"a run {run}" if run else "any run"
+        raise BadArgument(
+            f"There is no report of {asked} in {artifacts.reports()}. What a run that did not "
+            "finish has done is in its log.txt."
+        )
     if run is not None and len(found) > 1:
         raise BadArgument(f"{run!r} may be any of {', '.join(found)}.")
     return found[-1], there[found[-1]]
@@ -228,6 +237,7 @@ def prune(
     if not (artifacts.root() / "cache").is_dir():
         return []
     with artifacts.writing(artifacts.root()), artifacts.lock("prune"):
+        began = time.time() - TICK
         since = _under_way_since()
         there = inventory()
         needed = _named_in_store(there)
@@ -247,22 +257,20 @@ def prune(
                     left -= entry.size
         gone = [entry for entry in free if entry.name in going]
         if not dry_run:
-            gone = [entry for entry in gone if _let_go(entry)]
+            gone = [entry for entry in gone if _let_go(entry, began)]
             _sweep(since)
         return gone
 
 
-def _let_go(entry: Entry) -> bool:
-    """Remove it, unless somebody has used it since it was looked at."""
+def _let_go(entry: Entry, began: float) -> bool:
+    """Remove it, unless somebody has it in hand or has used it since the pruning began."""
+    touched = [records.path_of(record.key) for record in entry.records]
+    if entry.artifact:
+        touched.append(artifacts.note(entry.artifact))
     locks = [artifacts.lock(record.key) for record in entry.records]
     taken = [lock for lock in locks if lock.free()]
     try:
-        same = all(
-            _unused_since(records.path_of(record.key), record.used) for record in entry.records
-        )
-        if not same or len(taken) < len(locks):
-            return False
-        if entry.artifact and not _unused_since(artifacts.note(entry.artifact), entry.used):
+        if len(taken) < len(locks) or any(_since(began, path) for path in touched):
             return False
         _remove(entry)
     finally:
@@ -271,8 +279,8 @@ def _let_go(entry: Entry) -> bool:
     return True
 
 
-def _unused_since(path: Path, moment: float) -> bool:
-    return not path.exists() or path.stat().st_mtime <= moment
+def _since(moment: float, path: Path) -> bool:
+    return path.exists() and path.stat().st_mtime > moment
 
 
 def _under_way_since() -> float:
@@ -305,11 +313,6 @@ def _sweep(since: float) -> None:
         for path in (cache / kind).glob("*.json")
         if not path.with_suffix("").is_dir()
     ]
-    half += [
-        path
-        for path in cache.glob("records/*/*/*.parts.json")
-        if not path.with_name(path.name.partition(".")[0]).exists()
-    ]
     for path in half:
         if path.exists() and path.stat().st_mtime < since:
             path.unlink()
@@ -323,7 +326,7 @@ def _named_in_store(there: Iterable[Entry]) -> set[str]:
     """The artifacts that a JSON file in data/store names, and all that they were made from."""
     named: set[str] = set()
     for path in artifacts.store().rglob("*.json"):
-        named |= {f"{kind}/{digest}" for kind, digest in _NAMED.findall(path.read_text("utf-8"))}
+        named |= {match[0] for match in _NAMED.finditer(path.read_text(errors="replace"))}
     by_digest = {entry.artifact.digest: entry for entry in there if entry.artifact}
     waiting = [entry for entry in by_digest.values() if entry.name in named]
     while waiting:

@@ -26,7 +26,8 @@ class Lock:
         if not self.free():
             waiting(self.holder())
             self._lock.acquire(poll_interval=POLL_SECONDS)
-        self.path.write_text(f"process {os.getpid()} ({holder})", encoding="utf-8")
+        with suppress(OSError):  # of a full disk: whoever waits is then told less
+            self.path.write_text(f"process {os.getpid()} ({holder})", encoding="utf-8")
 
     def free(self) -> bool:
         """Take it if nobody has it; whether that is so."""

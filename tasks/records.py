@@ -113,10 +113,14 @@ def read(key: str) -> Record | str:
 
     Read as plain JSON, before Prefect reads it: Prefect obeys the serialiser that a record names.
     """
-    path = path_of(key)
+    return _read(key, os.fspath(path_of(key)))
+
+
+def _read(key: str, path: str) -> Record | str:
     try:
-        used = path.stat().st_mtime
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - ten thousand of them
+            used = os.fstat(file.fileno()).st_mtime
+            content = json.load(file)
         metadata = content["metadata"]
         if metadata["serializer"] != SERIALISER:
             return "its record names another serialiser"
@@ -125,7 +129,7 @@ def read(key: str) -> Record | str:
         artifact = json.loads(content["result"], object_hook=artifacts.from_json)
     except FileNotFoundError:
         return "its record is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its record is damaged"
     if not isinstance(artifact, Artifact) or not _lies_in_cache(artifact):
         return "its record is damaged"
@@ -152,7 +156,9 @@ def all_keys(within: str = "") -> Iterator[str]:
 
 def everything() -> Iterator[Record]:
     """All records that can be trusted."""
-    return (record for key in all_keys() if isinstance(record := read(key), Record))
+    top = os.fspath(artifacts.records())
+    found = (_read(key, f"{top}/{key}") for key in all_keys())
+    return (record for record in found if isinstance(record, Record))
 
 
 # Keys
@@ -248,11 +254,9 @@ def _short(said: list[str]) -> list[str]:
 
 
 def difference(old: Parts, new: Parts) -> list[str]:
-    """What changed from one key's parts to another's, in words: parameters, then inputs, code."""
-    names = (old | new).keys() - NOT_IN_KEY
-    changed = sorted(name for name in names if old.get(name) != new.get(name))
-    changed.sort(key=lambda name: name.partition(" ")[0] in ("code", "version"))
-    return [_change(name, old.get(name), new.get(name)) for name in changed]
+    """What changed from one key's parts to another's, in words; code and versions come last."""
+    names = [name for name in new | old if name not in NOT_IN_KEY]
+    return [_change(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
 
 
 def _change(name: str, old: Any, new: Any) -> str:

@@ -35,7 +35,8 @@ class Step:
         }
 
     def __str__(self) -> str:
-        return f"{self.task:<10} {self.outcome:<6} {self.seconds:8.2f} s   {self.artifact or ''}"
+        line = f"{self.task:<10} {self.outcome:<6} {self.seconds:8.2f} s   {self.artifact or ''}"
+        return f"{line}   {self.why}" if self.why and self.outcome == "cached" else line
 
 
 _steps: dict[UUID, list[Step]] = defaultdict(list)

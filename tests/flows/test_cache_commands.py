@@ -106,7 +106,7 @@ def test_lineage_of_a_picture_goes_down_to_the_source(flows, root):
     ("arguments", "expected"),
     [
         (("lineage", "nothing"), "No record of the cache names an artifact 'nothing'."),
-        (("explain", "never"), "No finished run never lies in "),
+        (("explain", "never"), "There is no report of a run never in "),
         (("prune", "--max-size", "much"), "'much' is no size: write it as 500MB, 2GB or 1.5GiB."),
         (("prune", "--older-than", "long"), "--older-than"),
         (("prune", "--keep-runs", "-1"), "--keep-runs"),

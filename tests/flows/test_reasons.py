@@ -130,6 +130,8 @@ def test_code_that_changed_is_named_and_can_be_adopted(project):
     second = trained()
     assert ran(second) == set()
     assert second["model"] == first["model"]
+    log = (project.folder.parent / "data" / second["report"] / "log.txt").read_text()
+    assert "after classifier/optimisation.py changed" in log
     explained = flow("cache", "explain").stdout
     assert "after classifier/optimisation.py changed" in explained
     assert "adopted on " in explained

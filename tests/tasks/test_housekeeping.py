@@ -149,9 +149,14 @@ def test_what_a_step_is_working_on_stays():
 def test_what_was_used_since_it_was_looked_at_stays(monkeypatch):
     raw = make("raw", "old", days=3)
     (record,) = records.everything()
-    looked = housekeeping.inventory()
-    monkeypatch.setattr(housekeeping, "inventory", lambda: looked)
-    os.utime(records.path_of(record.key))
+    real = housekeeping.inventory
+
+    def looking():
+        looked = real()
+        os.utime(records.path_of(record.key))
+        return looked
+
+    monkeypatch.setattr(housekeeping, "inventory", looking)
     assert housekeeping.prune(max_size=0) == []
     assert there() == {raw.name}
 
