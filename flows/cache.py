@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from tasks import housekeeping
-from tasks.housekeeping import Origin
+from tasks import inventory, origins, pruning
+from tasks.origins import Origin
 
 app = App(name="cache", help="Say what is cached and why steps ran, check it, and make room.")
 
@@ -28,7 +28,7 @@ class Answer:
 @app.command(name="list")
 def list_() -> Answer:
     """List what the cache holds: size, last use, which step made it, how many runs used it."""
-    there = housekeeping.inventory()
+    there = inventory.entries()
     rows = [entry.row() for entry in reversed(there)]
     total = f"{len(there)} artifacts, {_size(sum(entry.size for entry in there))}"
     lines = [
@@ -38,7 +38,7 @@ def list_() -> Answer:
         for row in rows
     ]
     head = f"{'artifact':<21} {'size':>9}  {'last used, UTC':<16}  {'made by':<10} used by"
-    limit = f"The limit is {_size(housekeeping.limit())} (MNIST_CACHE_LIMIT)."
+    limit = f"The limit is {_size(pruning.limit())} (MNIST_CACHE_LIMIT)."
     return Answer(rows, "\n".join([head, *lines, "", f"{total}. {limit}"]))
 
 
@@ -49,7 +49,7 @@ def verify(*, repair: Annotated[bool, Parameter(negative="")] = False) -> Answer
     Args:
         repair: Drop what is damaged, so that the next run makes it again
     """
-    found = housekeeping.verify(repair=repair)
+    found = inventory.verify(repair=repair)
     lines = [f"{_short(row['what'])}: {row['problem']}" for row in found]
     if not found:
         lines = ["Everything is as it was made."]
@@ -79,10 +79,10 @@ def prune(
         older_than: Remove what was not used for so long: 12h, 30d
         dry_run: Only say what would go
     """
-    bytes_kept = housekeeping.size(max_size) if max_size is not None else None
+    bytes_kept = pruning.size(max_size) if max_size is not None else None
     if keep_runs is None and bytes_kept is None and older_than is None:
-        bytes_kept = housekeeping.limit()
-    gone = housekeeping.prune(
+        bytes_kept = pruning.limit()
+    gone = pruning.prune(
         keep_runs=keep_runs,
         max_size=bytes_kept,
         older_than=older_than.total_seconds() if older_than is not None else None,
@@ -102,7 +102,7 @@ def adopt(*, dry_run: Annotated[bool, Parameter(negative="")] = False) -> Answer
     Args:
         dry_run: Only say what would be adopted
     """
-    found = housekeeping.adopt(dry_run=dry_run)
+    found = origins.adopt(dry_run=dry_run)
     lines = [f"{row['step']}: {_short(row['artifact'])}, after {row['because']}" for row in found]
     lines.append(f"{len(found)} artifacts {'would be' if dry_run else 'are'} adopted.")
     return Answer(found, "\n".join(lines))
@@ -115,7 +115,7 @@ def explain(run: str | None = None, /) -> Answer:
     Args:
         run: Its name, or a part of it  [default: the last run]
     """
-    name, timeline = housekeeping.explained(run)
+    name, timeline = inventory.explained(run)
     lines = [f"run {name}"]
     lines += [
         f"{step['task']:<10} {step['outcome']:<7} {_short(step['artifact'] or ''):<21} {_why(step)}"
@@ -131,7 +131,7 @@ def lineage(path: str, /) -> Answer:
     Args:
         path: Its folder, a file in it, or the first letters of its name
     """
-    origin = housekeeping.lineage(path)
+    origin = origins.trace(path)
     return Answer(origin.row(), "\n".join(_tree(origin, "", set())))
 
 

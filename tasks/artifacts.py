@@ -175,7 +175,7 @@ def _keep(new: Draft, kind: Kind, dataset: str) -> Artifact:
             remove(artifact)
             new.folder.rename(artifact.path)
             _remember(artifact, looks)
-        note(artifact).touch()  # in use: see housekeeping.py
+        note(artifact).touch()  # in use: see pruning.py
     return artifact
 
 

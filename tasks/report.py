@@ -20,7 +20,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks import artifacts, housekeeping, steps
+from tasks import artifacts, pruning, steps
 from tasks.artifacts import Artifact
 
 PICTURES = {
@@ -125,7 +125,7 @@ def opened() -> Iterator[Run]:
 
 
 def _keep_in_bounds() -> None:
-    gone = housekeeping.prune(max_size=housekeeping.limit())
+    gone = pruning.prune(max_size=pruning.limit())
     if gone:
         freed = sum(entry.size for entry in gone) / 1e6
         get_run_logger().info(

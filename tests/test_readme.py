@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -18,10 +20,25 @@ def test_its_links_lead_somewhere():
     assert [link for link in links if not (PROJECT / link.partition("#")[0]).exists()] == []
 
 
-def test_its_options_are_those_of_the_command_line(flows):
-    commands = (("--help",), ("train", "--help"), ("preflight", "--help"))
-    told = "".join(flows(*command).out for command in commands)
-    table = README.partition("## Options")[2].partition("\n## ")[0]
-    options = set(re.findall(r"`(--[a-z.-]+)", table))
-    assert len(options) > 8
+COMMANDS = {
+    "Options": ((), ("train",), ("preflight",)),
+    "A cache that explains itself": tuple(
+        ("cache", *name) for name in ((), ("list",), ("verify",), ("prune",), ("adopt",))
+    ),
+}
+
+
+@pytest.mark.parametrize("title", COMMANDS)
+def test_its_options_are_those_of_the_command_line(flows, title):
+    told = "".join(flows(*command, "--help").out for command in COMMANDS[title])
+    chapter = README.partition(f"## {title}")[2].partition("\n## ")[0]
+    options = set(re.findall(r"`(--[a-z.-]+)", chapter)) - {"--json"}
+    assert len(options) >= 5
     assert {option for option in options if option not in told} == set()
+
+
+def test_its_commands_of_the_cache_are_all_there_are(flows):
+    table = README.partition("| `python -m flows cache …` |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
+    listed = flows("cache", "--help").out.partition("Commands")[2]
+    assert named == set(re.findall(r"^│ (\w+)", listed, re.MULTILINE))

@@ -23,7 +23,7 @@ def ran(result):
 
 def reasons():
     """Why the steps of the last run ran, by step; `None` where there was nothing to say."""
-    from tasks import housekeeping
+    from tasks import inventory
 
-    _, timeline = housekeeping.explained(None)
+    _, timeline = inventory.explained(None)
     return {step["task"]: step["why"] for step in timeline if step["outcome"] == "ran"}
