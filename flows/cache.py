@@ -79,7 +79,7 @@ def prune(
         older_than: Remove what was not used for so long: 12h, 30d
         dry_run: Only say what would go
     """
-    bytes_kept = pruning.size(max_size) if max_size is not None else None
+    bytes_kept = pruning.size("--max-size", max_size) if max_size is not None else None
     if keep_runs is None and bytes_kept is None and older_than is None:
         bytes_kept = pruning.limit()
     gone = pruning.prune(

@@ -12,26 +12,26 @@ from classifier.errors import BadArgument
 from tasks import artifacts, records
 from tasks.inventory import NAMED, Entry, entries, finished_reports, remove
 
-DEFAULT_LIMIT = "20GB"
+LIMIT, DEFAULT_LIMIT = "MNIST_CACHE_LIMIT", "20GB"
 TICK = 0.02  # seconds by which a file's time may lag behind the clock
 
 
-def size(text: str) -> int:
-    """Bytes of `2GB`, `500 MB` or `1.5GiB`.
+def size(option: str, text: str) -> int:
+    """Bytes of `2GB`, `500 MB` or `1.5GiB`, which the option was given.
 
     Raises:
         BadArgument: it is none of that.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())
     if not found:
-        raise BadArgument(f"{text!r} is no size: write it as 500MB, 2GB or 1.5GiB.")
+        raise BadArgument(f"{option} is {text!r}: write a size as 500MB, 2GB or 1.5GiB.")
     number, prefix, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
 
 
 def limit() -> int:
     """The most bytes that the cache should hold: MNIST_CACHE_LIMIT, or the default."""
-    return size(os.environ.get("MNIST_CACHE_LIMIT") or DEFAULT_LIMIT)
+    return size(LIMIT, os.environ.get(LIMIT) or DEFAULT_LIMIT)
 
 
 def prune(

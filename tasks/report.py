@@ -34,11 +34,12 @@ PICTURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One execution of a flow and the folder of its report."""
+    """One execution of a flow, the folder of its report, and the bytes that the cache may hold."""
 
     id: str
     flow_run_id: UUID
     folder: Path
+    cache_limit: int
 
     def write(
         self, *, model: Artifact, evaluation: Artifact, pictures: Artifact, **given: Any
@@ -63,7 +64,7 @@ class Run:
             self._write_files(summary, taken, pictures)
         _show_in_ui(summary, taken, pictures)
         if "ran" in summary["steps"].values():
-            _keep_in_bounds()
+            _keep_in_bounds(self.cache_limit)
         return summary
 
     def _write_files(
@@ -100,7 +101,7 @@ def opened() -> Iterator[Run]:
 
     If the block fails, the log is all that stays of the folder.
     """
-    flow_run_id = UUID(flow_run.id)
+    flow_run_id, cache_limit = UUID(flow_run.id), pruning.limit()
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder = artifacts.reports() / name
     under_way = artifacts.lock(f"runs/{name}")
@@ -110,7 +111,7 @@ def opened() -> Iterator[Run]:
         log = Log(folder / "log.txt")
     try:
         with _heard(log):
-            yield Run(id=name, flow_run_id=flow_run_id, folder=folder)
+            yield Run(id=name, flow_run_id=flow_run_id, folder=folder, cache_limit=cache_limit)
     except BaseException as error:
         for path in folder.iterdir():
             if path.name != "log.txt":
@@ -124,8 +125,8 @@ def opened() -> Iterator[Run]:
         under_way.release()
 
 
-def _keep_in_bounds() -> None:
-    gone = pruning.prune(max_size=pruning.limit())
+def _keep_in_bounds(limit: int) -> None:
+    gone = pruning.prune(max_size=limit)
     if gone:
         freed = sum(entry.size for entry in gone) / 1e6
         get_run_logger().info(

@@ -107,7 +107,7 @@ def test_lineage_of_a_picture_goes_down_to_the_source(flows, root):
     [
         (("lineage", "nothing"), "No record of the cache names an artifact 'nothing'."),
         (("explain", "never"), "There is no report of a run never in "),
-        (("prune", "--max-size", "much"), "'much' is no size: write it as 500MB, 2GB or 1.5GiB."),
+        (("prune", "--max-size", "much"), "--max-size is 'much': write a size as 500MB, 2GB"),
         (("prune", "--older-than", "long"), "--older-than"),
         (("prune", "--keep-runs", "-1"), "--keep-runs"),
         (("prune", "everything"), "'everything'"),

@@ -109,6 +109,14 @@ def test_a_bad_argument_is_refused_in_a_sentence(flows, root, arguments, expecte
     assert not root.exists()
 
 
+def test_a_limit_of_the_cache_that_is_no_size_is_refused_before_any_work(flows, root, monkeypatch):
+    monkeypatch.setenv("MNIST_CACHE_LIMIT", "much")
+    done = flows(*QUICK)
+    assert done.code == 2
+    assert done.sentence.startswith("MNIST_CACHE_LIMIT is 'much'")
+    assert not root.exists()
+
+
 def test_an_unknown_command_is_refused_in_a_sentence(flows):
     done = flows("bake")
     assert done.code == 2

@@ -123,12 +123,12 @@ def test_what_killed_runs_left_goes_and_what_is_in_the_store_does_not(root):
 
 
 def test_the_limit_of_the_settings(monkeypatch):
-    assert pruning.limit() == pruning.size(pruning.DEFAULT_LIMIT) > 10**9
+    assert pruning.limit() == 20 * 10**9 > 10**9
     monkeypatch.setenv("MNIST_CACHE_LIMIT", "1.5 MiB")
     assert pruning.limit() == 3 * 2**19
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "2 G", "1e9", "2GB GB"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(BadArgument, match="is no size"):
-        pruning.size(text)
+    with pytest.raises(BadArgument, match=r"--max-size is .*: write a size"):
+        pruning.size("--max-size", text)
