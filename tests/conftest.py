@@ -16,7 +16,8 @@ REAL_SOURCE = os.environ.get("MNIST_SOURCE")
 # Before Prefect is imported: nothing of the user's own Prefect is read or written.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "MNIST_DATA", "MNIST_SOURCE"):
+OURS = ("MNIST_DATA", "MNIST_SOURCE", "MNIST_CACHE_LIMIT")
+for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)
 
 PROJECT = Path(__file__).parent.parent

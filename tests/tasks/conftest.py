@@ -26,11 +26,3 @@ def folder(tmp_path):
     """An empty folder, to be filled."""
     (tmp_path / "raw").mkdir()
     return tmp_path / "raw"
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """An empty data root."""
-    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("MNIST_CACHE_LIMIT", raising=False)
-    return tmp_path / "data"
