@@ -41,24 +41,39 @@ def root() -> Path:
     return Path(os.environ.get("MNIST_DATA") or PROJECT / "data").resolve()
 
 
+def cache() -> Path:
+    """The folder of all that only costs time to make again."""
+    return root() / "cache"
+
+
 def records() -> Path:
     """The folder of the cache records."""
-    return root() / "cache" / "records"
+    return cache() / "records"
+
+
+def checkpoints() -> Path:
+    """The folder of the trainings that are not finished."""
+    return cache() / "checkpoints"
 
 
 def checkpoint(key: str) -> Path:
     """The file from which an interrupted training under this key goes on."""
-    return root() / "cache" / "checkpoints" / f"{key}.safetensors"
+    return checkpoints() / f"{key}.safetensors"
 
 
 def lock(name: str) -> Lock:
     """The lock of that name: of a key, of a run, or `shelf`, to move artifacts about."""
-    return Lock(root() / "cache" / "locks" / f"{name}.lock")
+    return Lock(locks() / f"{name}.lock")
+
+
+def locks() -> Path:
+    """The folder of the locks."""
+    return cache() / "locks"
 
 
 def workshop() -> Path:
     """The folder of work in progress."""
-    return root() / "cache" / "tmp"
+    return cache() / "tmp"
 
 
 def reports() -> Path:
@@ -102,7 +117,7 @@ class Artifact:
     @property
     def path(self) -> Path:
         """The folder."""
-        return root() / "cache" / self.name
+        return cache() / self.name
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The JSON object in that file of the folder."""
@@ -147,7 +162,7 @@ def draft(kind: Kind, *, dataset: str) -> Iterator[Draft]:
         BadInput: the data root cannot be written, or its disk is full.
     """
     with writing(root()):
-        shelf = root() / "cache" / kind
+        shelf = cache() / kind
         shelf.mkdir(parents=True, exist_ok=True)
         workshop().mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=workshop()))
@@ -205,6 +220,13 @@ def damage(artifact: Artifact, *, thorough: bool = False) -> str | None:
                 _remember(artifact, looks)
         return None
     return _difference(before, looks) or f"{artifact} has changed"
+
+
+def modified(path: Path) -> float | None:
+    """When the file was last written; None if it is gone, which another run may see to any time."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return None
 
 
 def files(folder: Path) -> list[Path]:

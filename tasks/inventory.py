@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,7 +91,7 @@ def entries() -> list[Entry]:
 
 def _without_records(made: dict[str, list[Record]]) -> Iterator[Entry]:
     for kind in artifacts.KINDS:
-        for folder in (artifacts.root() / "cache" / kind).glob("*"):
+        for folder in (artifacts.cache() / kind).glob("*"):
             if f"{kind}/{folder.name}" not in made and folder.is_dir():
                 held = sum(path.stat().st_size for path in artifacts.files(folder))
                 artifact = Artifact(kind=kind, digest=folder.name, dataset="", size=held)  # type: ignore[arg-type] # one of them
@@ -100,11 +101,11 @@ def _without_records(made: dict[str, list[Record]]) -> Iterator[Entry]:
 
 
 def _checkpoints() -> Iterator[Entry]:
-    cache = artifacts.root() / "cache"
-    for path in (cache / "checkpoints").rglob("*.safetensors"):
-        stat = path.stat()
-        name = path.relative_to(cache).as_posix()
-        yield Entry(name=name, size=stat.st_size, used=stat.st_mtime)
+    for path in artifacts.checkpoints().glob("*/*/*.safetensors"):
+        with suppress(FileNotFoundError):  # of a training that has ended since
+            stat = path.stat()
+            name = path.relative_to(artifacts.cache()).as_posix()
+            yield Entry(name=name, size=stat.st_size, used=stat.st_mtime)
 
 
 def timelines() -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -169,7 +170,7 @@ def _problem(entry: Entry) -> str | None:
     from classifier import checkpoints  # loads torch: only where there is a checkpoint
 
     try:
-        checkpoints.read(artifacts.root() / "cache" / entry.name)
+        checkpoints.read(artifacts.cache() / entry.name)
     except BadInput as error:
         return str(error)
     return None
@@ -180,7 +181,7 @@ def remove(entry: Entry, why: str | None = None) -> None:
     for record in entry.records:
         records.drop(record.key, why)
     if entry.artifact is None:
-        (artifacts.root() / "cache" / entry.name).unlink(missing_ok=True)
+        (artifacts.cache() / entry.name).unlink(missing_ok=True)
     else:
         with artifacts.lock("shelf"):
             artifacts.remove(entry.artifact)

@@ -52,7 +52,7 @@ def prune(
         older_than: seconds since the last use.
         dry_run: only say.
     """
-    if not (artifacts.root() / "cache").is_dir():
+    if not artifacts.cache().is_dir():
         return []
     with artifacts.writing(artifacts.root()), artifacts.lock("prune"):
         began = time.time() - TICK
@@ -99,13 +99,13 @@ def _let_go(entry: Entry, began: float) -> bool:
 
 
 def _since(moment: float, path: Path) -> bool:
-    return path.exists() and path.stat().st_mtime > moment
+    return (artifacts.modified(path) or moment) > moment
 
 
 def _under_way_since() -> float:
     """When the oldest run that is still under way began; infinite without one."""
     began = [float("inf")]
-    for path in (artifacts.root() / "cache" / "locks" / "runs").glob("*.lock"):
+    for path in (artifacts.locks() / "runs").glob("*.lock"):
         lock = artifacts.lock(f"runs/{path.stem}")
         if lock.free():
             lock.release()
@@ -121,22 +121,21 @@ def _started(run: str) -> float:
 
 def _sweep(since: float) -> None:
     """Remove what killed runs have left: work in progress, and locks that nobody holds."""
-    cache = artifacts.root() / "cache"
-    for path in artifacts.workshop().glob("*"):
-        if path.stat().st_mtime < since:
-            shutil.rmtree(path, ignore_errors=True)
-    half = [*cache.rglob("*.tmp"), *artifacts.reports().glob("*/.*.tmp")]
-    half += [
-        path
-        for kind in artifacts.KINDS
-        for path in (cache / kind).glob("*.json")
-        if not path.with_suffix("").is_dir()
-    ]
-    for path in half:
-        if path.exists() and path.stat().st_mtime < since:
-            path.unlink()
-    for path in (cache / "locks").rglob("*.lock"):
-        lock = artifacts.lock(path.relative_to(cache / "locks").with_suffix("").as_posix())
+    cache = artifacts.cache()
+    left = [*artifacts.workshop().glob("*"), *artifacts.reports().glob("*/.*.tmp")]
+    left += [*cache.glob("records/*/*/.*.tmp"), *cache.glob("checkpoints/*/*/*.tmp")]
+    for kind in artifacts.KINDS:
+        left += (cache / kind).glob(".*.tmp")
+        notes = (cache / kind).glob("*.json")
+        left += [path for path in notes if not path.with_suffix("").is_dir()]
+    for path in left:
+        if (artifacts.modified(path) or since) < since:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    for path in artifacts.locks().rglob("*.lock"):
+        lock = artifacts.lock(path.relative_to(artifacts.locks()).with_suffix("").as_posix())
         if lock.free():
             lock.release()
 
