@@ -1,1 +1,1 @@
-"""Measured side by side with peers; never part of the tests. Run by `sh scripts/bench`."""
+"""Measured side by side with peers; never part of the tests. Run by `./run bench`."""

@@ -1,4 +1,4 @@
-"""Print the table of the README: python -m benchmarks [--quick] [--only NAME]."""
+"""Print the tables of docs/results.md: ./run bench [--quick] [--only NAME]."""
 
 import argparse
 import json
@@ -25,14 +25,14 @@ def measured(name: str, folder: Path, *, quick: bool) -> Iterator[clock.Row]:
         yield from parquet.memory_rows(data.raw(folder), quick=quick)
     else:
         data.raw(folder)
-        os.environ["MNIST_SOURCE"] = str(folder)
+        os.environ["RETRAIN_SOURCE"] = str(folder)
         of_flows = {"cached_flow": cached_flow.rows, "cache": cache.rows}
         yield from of_flows[name](folder, quick=quick)
 
 
 def main() -> None:
     """Measure, and print a Markdown table; the same as JSON beside it with --json."""
-    parser = argparse.ArgumentParser(prog="sh scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repeats: to see that it works")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark")
     parser.add_argument(

@@ -26,9 +26,11 @@ from torch import Tensor, nn
 
 from benchmarks import data
 from benchmarks.training import post_loop
-from classifier import devices, networks, training
-from classifier import rows as row_source
-from classifier.recipe import RECIPES
+from classifier import devices
+from classifier.training import loop, networks
+from classifier.training.precision import resolve_precision
+from classifier.training.recipe import RECIPES
+from classifier.training.rows import InMemoryRows
 
 LEVELS = (0.9364, 0.98, 0.99, 0.994)
 PASS_ROWS = 2_000
@@ -139,13 +141,14 @@ def recipe(
     *,
     name: str,
     device: str = "cpu",
-    look_seconds: float = 0.02,
+    progress_interval: float = 0.02,
     seed: int = 0,
     **overrides: Any,
 ) -> None:
     """One of the recipes here, by the function that the train step calls."""
     chosen = RECIPES[name].override(overrides)
-    place = devices.pick(device)
+    place = devices.resolve_device(device)
+    chosen = chosen.override({"precision": resolve_precision(chosen.precision, device)})
     network = networks.build(chosen.network, (28, 28), 10, {}, seed)
     images, labels = data.pixels(raw["train-images"]), raw["train-labels"]
 
@@ -157,15 +160,15 @@ def recipe(
         return found  # type: ignore[no-any-return]
 
     watch.start()
-    held = row_source.Held(*training.put(network, chosen, place)(images, labels))
-    training.fit(
+    held = InMemoryRows(*loop.to_device(network, chosen, place)(images, labels))
+    loop.fit(
         network,
         held,
         chosen,
         seed=seed,
         device=place,
         on_progress=lambda _: watch.score(predict),
-        look_seconds=look_seconds,
+        progress_interval=progress_interval,
     )
     watch.score(predict)
 
@@ -186,8 +189,8 @@ def candidates(*, quick: bool, full: bool) -> dict[str, Callable[[data.Raw, Watc
     }
     if full:
         found["textbook loop, 14 epochs"] = partial(textbook, epochs=14)
-        found["`best`"] = partial(recipe, name="best", look_seconds=5)
-    best_device = devices.present()[0]
+        found["`best`"] = partial(recipe, name="best", progress_interval=5)
+    best_device = devices.present_devices()[0]
     if best_device != "cpu":
         for name in ("post", "mlp", "cnn", "best"):
             found[f"`{name}` on {best_device}"] = partial(recipe, name=name, device=best_device)

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifacts import records
+from artifacts.artifact import find_damage
 from benchmarks.clock import Row, interleaved
-from tasks import artifacts, records
 
 RECORDS = 10_000
 STEPS = 5  # of a run
@@ -19,7 +20,7 @@ STEPS = 5  # of a run
 def rows(folder: Path, *, quick: bool) -> Iterator[Row]:
     """The same run in a small cache and in one that has been used for years."""
     with tempfile.TemporaryDirectory() as name:
-        os.environ |= {"PREFECT_HOME": f"{name}/prefect", "MNIST_SOURCE": str(folder)}
+        os.environ |= {"PREFECT_HOME": f"{name}/prefect", "RETRAIN_SOURCE": str(folder)}
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
         from prefect.testing.utilities import prefect_test_harness
 
@@ -37,7 +38,7 @@ def _rows(folder: Path, repeats: int) -> Iterator[Row]:
     small, large = folder / "small", folder / "large"
 
     def run(root: Path) -> None:
-        os.environ["MNIST_DATA"] = str(root)
+        os.environ["RETRAIN_DATA"] = str(root)
         train(overrides=Overrides(epochs=1))
 
     run(small)
@@ -57,7 +58,7 @@ def _rows(folder: Path, repeats: int) -> Iterator[Row]:
 
     def listing(root: Path) -> None:
         command = [sys.executable, "-m", "flows", "cache", "list", "--json"]
-        environment = os.environ | {"MNIST_DATA": str(root)}
+        environment = os.environ | {"RETRAIN_DATA": str(root)}
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     seconds = interleaved({"ours": lambda: listing(large), "peer": lambda: listing(small)}, repeats)
@@ -71,12 +72,12 @@ def _rows(folder: Path, repeats: int) -> Iterator[Row]:
         clock="from start to exit of python",
     )
 
-    os.environ["MNIST_DATA"] = str(small)
+    os.environ["RETRAIN_DATA"] = str(small)
     made = [record.artifact for record in records.everything()]
 
     def check(*, thorough: bool) -> None:
         for artifact in made:
-            if artifacts.damage(artifact, thorough=thorough):
+            if find_damage(artifact, thorough=thorough):
                 raise RuntimeError(f"{artifact} is damaged.")
 
     found = interleaved(
@@ -95,10 +96,10 @@ def _rows(folder: Path, repeats: int) -> Iterator[Row]:
 
 def _fill(root: Path) -> None:
     """Ten thousand records of artifacts of one small file each, and the runs that used them."""
-    os.environ["MNIST_DATA"] = str(root)
-    pattern = next(record for record in records.everything() if record.task == "train")
+    os.environ["RETRAIN_DATA"] = str(root)
+    pattern = next(record for record in records.everything() if record.step == "train")
     content = records.path_of(pattern.key).read_text()
-    parts = json.dumps(pattern.parts())
+    components = json.dumps(pattern.components())
     for run in range(RECORDS // STEPS):
         timeline = []
         for step in range(STEPS):
@@ -110,8 +111,8 @@ def _fill(root: Path) -> None:
             key = f"train/mnist/{digest}"
             changed = content.replace(pattern.key, key).replace(pattern.artifact.digest, digest)
             records.path_of(key).write_text(changed)
-            records.parts_path(key).write_text(parts)
-            timeline.append({"task": "train", "artifact": f"models/{digest}"})
+            records.components_path(key).write_text(components)
+            timeline.append({"step": "train", "artifact": f"models/{digest}"})
         report = root / "reports" / f"2026{run // 28 % 12 + 1:02}{run % 28 + 1:02}-000000-{run:08x}"
         report.mkdir()
         (report / "report.json").write_text(json.dumps({"timeline": timeline}))

@@ -33,7 +33,7 @@ empty()
 def rows(folder: Path, *, quick: bool) -> Iterator[Row]:
     """Whole processes and flows alone, on one server that is already running."""
     with tempfile.TemporaryDirectory() as name:
-        os.environ |= {"PREFECT_HOME": name, "MNIST_DATA": str(folder.parent / "data")}
+        os.environ |= {"PREFECT_HOME": name, "RETRAIN_DATA": str(folder.parent / "data")}
         from prefect.testing.utilities import prefect_test_harness
 
         with prefect_test_harness(server_startup_timeout=120):

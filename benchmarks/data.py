@@ -1,20 +1,32 @@
-"""The real MNIST for all benchmarks, through the project's own steps."""
+"""The real data for all benchmarks, from the project's own sources."""
 
 from pathlib import Path
 
 import numpy as np
 
-from classifier import datasets, idx
-from tasks import artifacts, sources
+from classifier import datasets
+from classifier.data import idx
+from classifier.sources import fetch
+from tasks.download import local_source
 
 Raw = dict[str, np.ndarray]
 
 
-def raw(folder: Path) -> Raw:
-    """The four arrays, uint8, obtained once into the folder from whichever source answers."""
+def raw(folder: Path, dataset: str = "mnist", source: Path | None = None) -> Raw:
+    """Return the four arrays, uint8, fetched into the folder unless they are there.
+
+    Args:
+        folder: to hold the files.
+        dataset: its name.
+        source: local folder to take them from; RETRAIN_SOURCE, else the public sources, by default.
+    """
     if not any(folder.iterdir()):
-        mnist = datasets.load("mnist")
-        sources.obtain(mnist, folder, local=artifacts.local_source(), progress=lambda *_: None)
+        fetch.fetch(
+            datasets.load(dataset),
+            folder,
+            local_folder=source or local_source(),
+            progress=lambda *_: None,
+        )
     return {path.stem: idx.read(path) for path in sorted(folder.glob("*.idx"))}
 
 

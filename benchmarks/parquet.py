@@ -13,7 +13,8 @@ import torch
 
 from benchmarks import data
 from benchmarks.clock import Row, interleaved
-from classifier import datasets, idx, tables
+from classifier import datasets
+from classifier.data import idx, tables
 
 
 def rows(raw: data.Raw, *, quick: bool) -> Iterator[Row]:

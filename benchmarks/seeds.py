@@ -16,7 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks import accuracy, data
-from classifier.recipe import RECIPES
+from classifier.training.precision import resolve_precision
+from classifier.training.recipe import RECIPES
 
 OF_THE_POST = 0.9364
 
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     asked = RECIPES[options.recipe].override({"precision": options.precision})
-    about = {"recipe": options.recipe, "precision": asked.precision, "device": options.device}
+    precision = resolve_precision(asked.precision, options.device)
+    about = {"recipe": options.recipe, "precision": precision, "device": options.device}
     done = {
         entry["seed"]: entry for entry in _entries(options.file) if entry.items() >= about.items()
     }
@@ -46,7 +48,7 @@ def main() -> None:
     found = np.array([done[seed]["accuracy"] for seed in range(options.seeds)])
     seconds = np.median([done[seed]["seconds"] for seed in range(options.seeds)])
     print(
-        f"{options.recipe}, {asked.precision}, {options.device}, {len(found)} seeds: "
+        f"{options.recipe}, {precision}, {options.device}, {len(found)} seeds: "
         f"mean {found.mean():.4f}, deviation {found.std(ddof=1):.4f}, {found.min():.4f} to "
         f"{found.max():.4f}, median {seconds:.2f} s; {(found < OF_THE_POST).sum()} lie below "
         f"{OF_THE_POST}"
@@ -70,7 +72,7 @@ def _train(
         device=device,
         seed=seed,
         precision=precision,
-        look_seconds=float("inf"),
+        progress_interval=float("inf"),
     )
     seconds, share = watch.curve[-1]
     return {"accuracy": share, "seconds": seconds}

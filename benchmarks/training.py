@@ -8,9 +8,9 @@ import torch
 
 from benchmarks import data
 from benchmarks.clock import Row, interleaved
-from classifier import networks, training
-from classifier import rows as row_source
-from classifier.recipe import RECIPES
+from classifier.training import loop, networks
+from classifier.training.recipe import RECIPES
+from classifier.training.rows import InMemoryRows
 
 CPU = torch.device("cpu")
 
@@ -50,8 +50,8 @@ def rows(raw: data.Raw, *, quick: bool) -> Iterator[Row]:
     def ours(precision: str) -> None:
         recipe = RECIPES["post"].override({"epochs": epochs, "precision": precision})
         network = networks.build("post", (28, 28), 10, {}, 0)
-        held = row_source.Held(*training.put(network, recipe, CPU)(images, labels))
-        training.fit(network, held, recipe, seed=0, device=CPU)
+        held = InMemoryRows(*loop.to_device(network, recipe, CPU)(images, labels))
+        loop.fit(network, held, recipe, seed=0, device=CPU)
 
     candidates = {
         "float32": lambda: ours("float32"),

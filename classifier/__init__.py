@@ -1,1 +1,1 @@
-"""The subject: arrays in, arrays out. Nothing here knows of Prefect or of where files live."""
+"""The subject: arrays in, arrays out. Knows no Prefect and no artifact."""

@@ -1,16 +1,27 @@
-"""Devices: where arrays are put and products are computed."""
+"""Devices: where arrays lie and products are computed."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from classifier.errors import ArgumentError, InputError
 
-from classifier.errors import BadArgument, BadInput
+if TYPE_CHECKING:
+    import torch
+
+NAMES = ("auto", "cpu", "cuda", "mps")
 
 
-def present() -> list[str]:
-    """The kinds of device on this machine, the one that `auto` picks first."""
+def present_devices() -> list[str]:
+    """Return the kinds of device on this machine, the one that `auto` chooses first."""
+    if not _may_have_gpu():
+        return ["cpu"]
+    import torch
+
     found = ["cpu"]
     if torch.backends.mps.is_available():
         found.insert(0, "mps")
@@ -19,26 +30,47 @@ def present() -> list[str]:
     return found
 
 
-def pick(name: str) -> torch.device:
-    """The device of that name; `auto` is the first of cuda, mps and cpu that is there.
+def _may_have_gpu() -> bool:
+    """Return whether torch could find a GPU here, without loading it: a cached run needs none."""
+    if sys.platform != "linux":
+        return True
+    if metadata.version("torch").endswith("+cpu"):
+        return False
+    drivers = ("nvidia*", "kfd", "dxg")  # of NVIDIA, AMD, and Windows' Linux
+    return any(path for pattern in drivers for path in Path("/dev").glob(pattern))
+
+
+def resolve_device_name(name: str) -> str:
+    """Return cpu, cuda or mps; `auto` is the first of cuda, mps and cpu that is here.
 
     Raises:
-        BadArgument: it is not on this machine; the sentence names what is.
+        ArgumentError: the device is not on this machine; the sentence names those that are.
     """
-    here = present()
+    here = present_devices()
     if name == "auto":
-        return torch.device(here[0])
+        return here[0]
     if name not in here:
-        raise BadArgument(f"There is no device {name!r} here: choose auto or {' or '.join(here)}.")
-    return torch.device(name)
+        raise ArgumentError(
+            f"There is no device {name!r} here: choose auto or {' or '.join(here)}."
+        )
+    return name
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Return the device of that name, as `resolve_device_name`."""
+    import torch
+
+    return torch.device(resolve_device_name(name))
 
 
 def memory() -> dict[str, str]:
-    """Each device here with its memory in words."""
+    """Return the devices here, each with its memory in words."""
+    import torch
+
     gib = 2.0**30
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / gib
     found = {"cpu": f"{total:.1f} GiB, {torch.get_num_threads()} threads"}
-    for name in present():
+    for name in present_devices():
         if name == "cuda":
             free, most = (value / gib for value in torch.cuda.mem_get_info())
             label = torch.cuda.get_device_name()
@@ -48,8 +80,10 @@ def memory() -> dict[str, str]:
     return found
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was asked for."""
+def synchronize(device: "torch.device") -> None:
+    """Wait until the device has done all that it was asked for."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -57,21 +91,27 @@ def wait(device: torch.device) -> None:
 
 
 @contextmanager
-def enough_memory(device: torch.device) -> Iterator[None]:
-    """Turns what torch raises when memory is short into one sentence with what it asked for."""
+def explain_out_of_memory(device: "torch.device") -> Iterator[None]:
+    """Turn what torch raises when memory is short into one sentence with what it asked for.
+
+    Raises:
+        InputError: memory is short.
+    """
+    import torch
+
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _short(device, error) from error
+        raise _out_of_memory(device, error) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # how the CPU's allocator says it
             raise
-        raise _short(device, error) from error
+        raise _out_of_memory(device, error) from error
 
 
-def _short(device: torch.device, error: Exception) -> BadInput:
+def _out_of_memory(device: "torch.device", error: Exception) -> InputError:
     said = str(error).strip().splitlines()
-    return BadInput(
+    return InputError(
         f"Memory of {device.type} is short ({said[0] if said else 'no more'}); there is "
         f"{memory()[device.type]}. Give a smaller --batch or a --memory-budget."
     )

@@ -1,13 +1,10 @@
-"""The exceptions for what a user can put right.
-
-Their text is a sentence or two: what is wrong, with the file or option named, and the remedy.
-"""
+"""Errors that the user can put right: one or two sentences that name the file and the remedy."""
 
 from typing import Any
 
 
-class BadInput(Exception):  # noqa: N818 - named for what was found
-    """A file, a folder or a device that cannot be used.
+class InputError(Exception):
+    """A file, folder or device that cannot be used.
 
     `found` is what was seen of it, where there is something to show.
     """
@@ -15,5 +12,5 @@ class BadInput(Exception):  # noqa: N818 - named for what was found
     found: dict[str, Any] | None = None
 
 
-class BadArgument(BadInput):
-    """A name or value that was asked for and cannot be had."""
+class ArgumentError(InputError):
+    """An invalid name or value."""

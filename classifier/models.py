@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import nn
 
-from classifier import checkpoints, datasets, networks
-from classifier.errors import BadInput
-from classifier.recipe import Recipe
-from classifier.tables import Description
+from classifier import datasets
+from classifier.data.tables import Description
+from classifier.errors import InputError
+from classifier.training import checkpoints, networks
+from classifier.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained network and what it is for."""
+    """A trained network, and what images it takes."""
 
     network: nn.Module
     dataset: str
@@ -38,7 +39,7 @@ def save(
     table: Description,
     history: Mapping[str, Any],
 ) -> None:
-    """Write the three files into an existing folder: equal weights give equal bytes."""
+    """Write the three files into an existing folder; equal weights give equal bytes."""
     weights = checkpoints.storable(network.state_dict())
     # save_file() has an error of its own for a full disk.
     (folder / "weights.safetensors").write_bytes(serialised(weights))
@@ -54,10 +55,10 @@ def save(
 
 
 def load(folder: Path) -> Model:
-    """The model of that folder, on the CPU.
+    """Load the model of that folder, on the CPU.
 
     Raises:
-        BadInput: a file is missing, damaged, or does not fit the network that it names.
+        InputError: a file is missing, damaged, or does not fit the network that it names.
     """
     try:
         about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -66,27 +67,25 @@ def load(folder: Path) -> Model:
         network = networks.build(about["recipe"]["network"], shape, len(classes), own)
         network.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise BadInput(
-            f"{folder} is not a model that can be read ({error}): train it again."
-        ) from error
+        raise InputError(f"{folder} is not a readable model ({error}): train it again.") from error
     return Model(network=network, dataset=about["dataset"], shape=shape, classes=classes)
 
 
 def predict(model: Model, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Probabilities, float32 [N, classes], of float32 images [N, *shape] in 0..1.
+    """Return probabilities, float32 [N, classes], of float32 images [N, *shape] in 0..1.
 
     Raises:
-        BadInput: the images have another shape than the model was trained on.
+        InputError: the images have another shape than the model was trained on.
     """
     if images.shape[1:] != model.shape:
-        raise BadInput(f"The images are {images.shape[1:]}, but the model is for {model.shape}.")
+        raise InputError(f"The images are {images.shape[1:]}, but the model is for {model.shape}.")
     network = model.network.to(device).eval()
     with torch.inference_mode():
-        passes = torch.from_numpy(images).split(PASS_ROWS)
-        return torch.cat([network(x.to(device)).softmax(1).cpu() for x in passes]).numpy()
+        parts = torch.from_numpy(images).split(EVALUATION_ROWS)
+        return torch.cat([network(x.to(device)).softmax(1).cpu() for x in parts]).numpy()
 
 
-PASS_ROWS = 2_000  # so that memory does not grow with the rows
+EVALUATION_ROWS = 2_000  # so that memory does not grow with the rows
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier import devices, networks
-from classifier.optimisation import cross_entropy
+from classifier import devices
+from classifier.training import networks
+from classifier.training.losses import cross_entropy
 
 TOLERANCE = 1e-4  # of float32 against float64, relative to the largest value
 PROBES = 12  # parameters of each tensor whose gradient is held against a finite difference
@@ -65,7 +66,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     for turn in range(REPEATS + 2):
         start = perf_counter()
         run()
-        devices.wait(device)
+        devices.synchronize(device)
         if turn > 1:
             seconds.append(perf_counter() - start)
     return median(seconds)

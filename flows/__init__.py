@@ -1,1 +1,1 @@
-"""The flows: what is done in which order. Run one by `python -m flows <command>`."""
+"""The flows, one file a flow, and the command line: `./run COMMAND`."""

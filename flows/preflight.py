@@ -8,12 +8,12 @@ from flows.parameters import Device
 from tasks.preflight import inspect, publish
 
 
-@flow(name="preflight", flow_run_name="preflight {device}")
+@flow(name="preflight", flow_run_name="preflight {device}", timeout_seconds=600)
 def preflight(*, device: Device = "auto", timings: bool = False) -> dict[str, Any]:
-    """Hold the machine against the three parts of the post: shared memory, autograd, devices.
+    """Check this machine: NumPy and torch, gradients, devices.
 
     Args:
-        device: What to check; auto takes a GPU if there is one
+        device: Device to check; auto takes a GPU if there is one
         timings: Also time two products on each device, and the transfer to it
     """
     found = inspect(device, timings)

@@ -4,51 +4,64 @@ from typing import Any
 
 from prefect import flow
 
-from flows.parameters import DatasetName, Device, Limit, RecipeFields, RecipeName, Seed, settle
-from tasks import report, steps
-from tasks.download import download, local_content
+from artifacts.step import refreshing
+from flows.parameters import (
+    DatasetName,
+    Device,
+    Limit,
+    RecipeFields,
+    RecipeName,
+    Seed,
+    flow_run_name,
+    resolve,
+)
+from reporting.report import open_run
+from tasks.download import download, local_digest
 from tasks.evaluate import evaluate
 from tasks.normalise import normalise
 from tasks.plot import Grid, plot
+from tasks.report import report
 from tasks.train import train as train_model
 
+TIME_LIMIT = 6 * 3600  # seconds: a run that hangs does not block the schedule for ever
 
-@flow(name="train", flow_run_name=steps.flow_run_name)
+
+@flow(name="train", flow_run_name=flow_run_name, timeout_seconds=TIME_LIMIT)
 def train(
     *,
     dataset: DatasetName = "mnist",
-    recipe: RecipeName = "post",
+    recipe: RecipeName = None,
     overrides: RecipeFields = None,
     seed: Seed = 0,
     device: Device = "auto",
     grid: Grid = Grid(),  # noqa: B008 - frozen
     limit: Limit = None,
-    refresh: bool = False,  # noqa: ARG001 - the cache policy reads it
+    refresh: bool = False,
 ) -> dict[str, Any]:
-    """Download, normalise, train, evaluate, plot. Every step is kept, and reused while it holds.
+    """Download, normalise, train, evaluate, plot. Each step runs only if something changed.
 
     Args:
-        dataset: What to learn
-        recipe: How to train
+        dataset: Dataset to train on
+        recipe: How to train; the dataset's default recipe unless given
         overrides: Recipe fields to use instead of the recipe's own
-        seed: Of the initial weights and of the order of the rows
+        seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one
         grid: The grids of sample images
-        limit: A dev run: only the first rows of the train and test tables
-        refresh: Run every step, also those that are cached
+        limit: Only the first rows of the train and test tables, for a quick trial
+        refresh: Run every step, cached or not
     """
-    chosen = settle(recipe, overrides, dataset)
-    with report.opened() as run:
-        raw = download(dataset, local_content())
+    plan = resolve(dataset, recipe, overrides, device, limit=limit)
+    with open_run() as run, refreshing(refresh=refresh):
+        raw = download(dataset, local_digest())
         table = normalise(raw, dataset, limit)
-        model = train_model(table, dataset, chosen, seed, device)
-        evaluation = evaluate(model, table, dataset, device)
+        model = train_model(table, dataset, plan.recipe, seed, plan.device)
+        evaluation = evaluate(model, table, dataset, plan.device)
         pictures = plot(table, model, evaluation, grid)
-        return run.write(
-            dataset=dataset,
-            recipe=recipe,
-            seed=seed,
-            model=model,
-            evaluation=evaluation,
-            pictures=pictures,
-        )
+        steps = {
+            "download": raw,
+            "normalise": table,
+            "train": model,
+            "evaluate": evaluation,
+            "plot": pictures,
+        }
+        return report(run, plan.about | {"seed": seed}, steps)

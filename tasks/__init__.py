@@ -1,1 +1,1 @@
-"""The steps: they read artifacts, call classifier/, and write artifacts."""
+"""The steps, one Prefect task a file: read artifacts, call classifier/, write an artifact."""

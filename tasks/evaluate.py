@@ -2,27 +2,35 @@
 
 import json
 
-from tasks import artifacts
-from tasks.artifacts import Artifact
-from tasks.caching import BY_CONTENT, step
+from artifacts.artifact import Artifact
+from artifacts.step import draft
+from tasks.step import DATASET, step
 
 
-@step(name="evaluate", cache_policy=BY_CONTENT - "device")
-def evaluate(model: Artifact, table: Artifact, dataset: str, device: str) -> Artifact:
-    """Predictions for the test table, and their metrics.
+@step(kind="evaluations", code=DATASET, ignored=("device",))
+def evaluate(
+    model: Artifact,
+    table: Artifact,
+    dataset: str,  # noqa: ARG001 - its file counts in the key: the networks that it brings
+    device: str,
+) -> Artifact:
+    """Write predictions for the test table, and their metrics.
 
     Args:
-        model: what `train` gave.
-        table: what `normalise` gave.
-        dataset: its name, for the networks that it brings.
-        device: auto, cpu, cuda or mps.
+        model: what `train` returned.
+        table: what `normalise` returned.
+        dataset: its name.
+        device: cpu, cuda or mps.
     """
-    from classifier import devices, models, scoring, tables
+    from classifier import devices, models
+    from classifier.data import tables
+    from classifier.evaluation import metrics
 
     images, labels = tables.read(table.path, "test")
-    chances = models.predict(models.load(model.path), images, devices.pick(device))
-    with artifacts.draft("evaluations", dataset=dataset) as new:
-        scoring.write_predictions(new.folder / "predictions.parquet", labels, chances)
-        metrics = json.dumps(scoring.score(labels, chances), indent=2) + "\n"
-        (new.folder / "metrics.json").write_text(metrics, encoding="utf-8")
-    return new.finished()
+    place = devices.resolve_device(device)
+    probabilities = models.predict(models.load(model.path), images, place)
+    with draft() as new:
+        metrics.write_predictions(new.folder / "predictions.parquet", labels, probabilities)
+        text = json.dumps(metrics.score(labels, probabilities), indent=2) + "\n"
+        (new.folder / "metrics.json").write_text(text, encoding="utf-8")
+    return new.artifact

@@ -2,29 +2,29 @@
 
 from pathlib import Path
 
+from artifacts.artifact import Artifact
+from artifacts.step import draft
 from classifier import datasets
-from tasks import artifacts
-from tasks.artifacts import Artifact
-from tasks.caching import BY_CONTENT, step
+from tasks.step import DATASET, step
 
 
-@step(name="normalise", cache_policy=BY_CONTENT)
+@step(kind="tables", code=DATASET)
 def normalise(raw: Artifact, dataset: str, limit: int | None) -> Artifact:
-    """The tables `train` and `test`, in the order of the files.
+    """Write the tables `train` and `test`, in the order of the files.
 
     Args:
-        raw: what `download` gave.
+        raw: what `download` returned.
         dataset: its name.
-        limit: only the first rows of each table; None: all.
+        limit: only the first rows of each table; None for all.
     """
-    with artifacts.draft("tables", dataset=dataset) as new:
+    with draft() as new:
         write_tables(raw.path, new.folder, dataset, source=raw.digest, limit=limit)
-    return new.finished()
+    return new.artifact
 
 
 def write_tables(raw: Path, folder: Path, dataset: str, *, source: str, limit: int | None) -> None:
-    """The same from folder to folder."""
-    from classifier import idx, tables
+    """Write the tables from one folder to another."""
+    from classifier.data import idx, tables
 
     labels = {split: idx.read(raw / f"{split}-labels.idx") for split in tables.SPLITS}
     images = {

@@ -6,31 +6,33 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from classifier.errors import BadInput
+from classifier.errors import InputError
 
 
-class NotFit(BadInput):
-    """A check failed; `found` is what all of them found."""
+class PreflightError(InputError):
+    """A check failed; `found` is what all checks found."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         failed = [check for check in found["checks"] if not check["passed"]]
         named = "; ".join(f"{check['name']} ({check['found']})" for check in failed)
-        super().__init__(f"This machine is not fit to train. What does not hold: {named}.")
+        super().__init__(f"This machine is not fit to train. Failed checks: {named}.")
         self.found = found
 
 
 @task(name="inspect", persist_result=False)
 def inspect(device: str, timings: bool) -> dict[str, Any]:
-    """The checks, the devices, which one was picked and why; with `timings`, seconds on each.
+    """Return the checks, the devices, and which one was chosen and why, JSON-ready.
 
-    JSON-ready.
+    Args:
+        device: auto, cpu, cuda or mps.
+        timings: also time products and transfers on each device.
     """
     from classifier import devices, preflight
 
-    place = devices.pick(device)
-    here = devices.present()
-    why = "asked for" if device != "auto" else f"auto takes the first of {', '.join(here)}"
-    each = [devices.pick(name) for name in here] if timings else []
+    place = devices.resolve_device(device)
+    here = devices.present_devices()
+    why = "requested" if device != "auto" else f"auto takes the first of {', '.join(here)}"
+    each = [devices.resolve_device(name) for name in here] if timings else []
     return {
         "device": place.type,
         "why": why,
@@ -41,25 +43,25 @@ def inspect(device: str, timings: bool) -> dict[str, Any]:
 
 
 def publish(found: dict[str, Any]) -> None:
-    """A table in the UI.
+    """Show the checks as a table in the UI.
 
     Raises:
-        NotFit: a check failed.
+        PreflightError: a check failed.
     """
     create_table_artifact(rows(found), key="preflight", description="Is this machine fit to train?")
     if not all(check["passed"] for check in found["checks"]):
-        raise NotFit(found)
+        raise PreflightError(found)
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, str]]:
-    """What was found, as a table of three columns."""
+    """Return what was found as a table of three columns."""
     table = [
-        (one["name"], "holds" if one["passed"] else "FAILS", one["found"])
+        (one["name"], "passed" if one["passed"] else "FAILED", one["found"])
         for one in found["checks"]
     ]
     for name, memory in found["devices"].items():
-        table.append((f"device {name}", "picked" if name == found["device"] else "", memory))
-    table.append(("picked because", "", found["why"]))
+        table.append((f"device {name}", "chosen" if name == found["device"] else "", memory))
+    table.append(("chosen because", "", found["why"]))
     for one in found["timings"]:
         milliseconds = f"{1000 * one['seconds']:.2f} ms"
         table.append((f"{one['operation']} on {one['device']}", "", milliseconds))

@@ -2,88 +2,97 @@
 
 from dataclasses import asdict
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
+from artifacts.artifact import Artifact
+from artifacts.step import draft, scratch
 from classifier import datasets
-from classifier.errors import BadInput
-from classifier.recipe import Recipe
-from tasks import artifacts, caching, progress
-from tasks.artifacts import Artifact
-from tasks.caching import BY_CONTENT, step
+from classifier.training.recipe import Recipe
+from reporting import progress
+from tasks.errors import INPUT_ERRORS
+from tasks.step import DATASET, step
+
+if TYPE_CHECKING:
+    from classifier.training.state import History
 
 
-async def worth_another_try(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether a training failed by what may pass, and not by its data or its recipe."""
-    return not isinstance(await state.aresult(raise_on_failure=False), BadInput)
+async def may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Return whether a training failed by what may pass, and not by its data or its recipe."""
+    return not isinstance(await state.aresult(raise_on_failure=False), INPUT_ERRORS)
 
 
 @step(
-    name="train",
-    cache_policy=BY_CONTENT - "device",
+    kind="models",
+    code=DATASET,
+    ignored=("device",),
     retries=1,
     retry_delay_seconds=1,
-    retry_condition_fn=worth_another_try,
+    retry_condition_fn=may_pass,
 )
 def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str) -> Artifact:
-    """A model: weights, recipe and history.
+    """Write a model: weights, recipe and history.
 
     Args:
-        table: what `normalise` gave.
+        table: what `normalise` returned.
         dataset: its name.
-        recipe: how to train.
+        recipe: how to train; its precision is resolved.
         seed: of the initial weights and of the order of the rows.
-        device: auto, cpu, cuda or mps.
+        device: cpu, cuda or mps.
     """
-    from classifier import checkpoints, devices, models, networks, rows, state, tables, training
+    from classifier import devices, models
+    from classifier.data import tables
+    from classifier.training import loop, networks, precision, rows
+    from classifier.training.checkpoints import Checkpoint
 
     log = get_run_logger()
-    place = devices.pick(device)
+    place = devices.resolve_device(device)
+    if warning := precision.slow_bf16_warning(recipe.precision, place):
+        log.warning("%s", warning)
     about = tables.describe(table.path)
     own = datasets.load(dataset).networks
     network = networks.build(recipe.network, about.shape, len(about.classes), own, seed)
-    key = caching.current_key()
-    checkpoint = checkpoints.Checkpoint(path=artifacts.checkpoint(key), key=key)
-    told = max(1, recipe.epochs // 10)
+    epochs = loop.planned_epochs(recipe, tables.rows(table.path, "train"))
+    log_every = max(1, epochs // 10)
+    key, file = scratch()
 
     with (
-        artifacts.draft("models", dataset=dataset) as new,
+        draft() as new,
         progress.bar("train") as in_terminal,
-        progress.artifact(f"Epochs of {dataset}") as in_ui,
-        devices.enough_memory(place),
+        progress.ui_progress(f"Epochs of {dataset}") as in_ui,
+        devices.explain_out_of_memory(place),
     ):
 
-        def on_progress(epochs: float) -> None:
-            in_terminal(epochs, recipe.epochs)
-            in_ui(epochs, recipe.epochs)
+        def on_progress(done: float) -> None:
+            in_terminal(done, epochs)
+            in_ui(done, epochs)
 
-        def on_epoch(history: state.History) -> None:
-            if history.epochs % told == 0:
+        def on_epoch(history: "History") -> None:
+            if history.epochs % log_every == 0:
                 log.info("epoch %3d: mean loss so far %.5f", history.epochs, history.mean_loss)
 
-        seen = rows.rows_of(
+        source = rows.open_rows(
             table.path,
             "train",
             budget=recipe.memory_budget << 20,
-            put=training.put(network, recipe, place),
+            to_device=loop.to_device(network, recipe, place),
         )
         started = perf_counter()
-        history = training.fit(
+        history = loop.fit(
             network,
-            seen,
+            source,
             recipe,
             seed=seed,
             device=place,
             on_epoch=on_epoch,
             on_progress=on_progress,
-            checkpoint=checkpoint,
+            checkpoint=Checkpoint(path=file, key=key),
         )
-        new.made |= {"seconds": perf_counter() - started, "device": str(place)}
+        new.metadata |= {"train_seconds": perf_counter() - started, "device": str(place)}
         models.save(
             new.folder, network, recipe=recipe, seed=seed, table=about, history=asdict(history)
         )
-    checkpoint.remove()
-    return new.finished()
+    return new.artifact

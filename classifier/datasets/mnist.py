@@ -1,9 +1,11 @@
 """MNIST: handwritten digits. Y. LeCun, C. Cortes, C. J. C. Burges; CC BY-SA 3.0."""
 
-from classifier.datasets import Dataset, Mirror, Npm, OpenML
+from classifier.datasets import Dataset
+from classifier.sources import Mirror, Npm, OpenML
 
 DATASET = Dataset(
     name="mnist",
+    default_recipe="post",
     shape=(28, 28),
     classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
     sources=(

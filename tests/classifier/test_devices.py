@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from classifier import devices
-from classifier.errors import BadInput
+from classifier.errors import InputError
 
 
 def test_more_memory_than_there_is_is_told_with_what_was_asked_for():
     with (
         pytest.raises(
-            BadInput,
+            InputError,
             match=r"Memory of cpu is short .*4000000000000000 bytes.*there is \d.* GiB.*--batch",
         ),
-        devices.enough_memory(torch.device("cpu")),
+        devices.explain_out_of_memory(torch.device("cpu")),
     ):
         torch.empty(10**15)
 
@@ -21,6 +21,6 @@ def test_more_memory_than_there_is_is_told_with_what_was_asked_for():
 def test_other_errors_are_left_as_they_are():
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        devices.enough_memory(torch.device("cpu")),
+        devices.explain_out_of_memory(torch.device("cpu")),
     ):
         torch.ones(2, 3) @ torch.ones(2, 3)

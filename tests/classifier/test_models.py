@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from classifier import datasets, models, networks
+from classifier import datasets, models
+from classifier.data.tables import Description
 from classifier.datasets import Dataset
-from classifier.recipe import Recipe
-from classifier.tables import Description
+from classifier.training import networks
+from classifier.training.recipe import Recipe
 
 
 class Tied(nn.Module):

@@ -10,7 +10,7 @@ def run(**options):
     from tasks.plot import Grid
 
     quick = {"epochs": 3} | options.pop("overrides", {})
-    options = {"grid": Grid(rows=1, columns=2)} | options
+    options = {"recipe": "post", "grid": Grid(rows=1, columns=2)} | options
     return train(dataset="folder", overrides=Overrides(**quick), **options)
 
 
@@ -23,7 +23,7 @@ def ran(result):
 
 def reasons():
     """Why the steps of the last run ran, by step; `None` where there was nothing to say."""
-    from tasks import inventory
+    from artifacts import runs
 
-    _, timeline = inventory.explained(None)
-    return {step["task"]: step["why"] for step in timeline if step["outcome"] == "ran"}
+    _, timeline = runs.timeline_of(None)
+    return {step["step"]: step["why"] for step in timeline if step["outcome"] == "ran"}

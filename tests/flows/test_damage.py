@@ -29,8 +29,8 @@ def kept(tmp_path_factory, server):
 
     folder = tmp_path_factory.mktemp("kept") / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_DATA", str(folder))
-        patch.setenv("MNIST_SOURCE", str(FIXTURE))
+        patch.setenv("RETRAIN_DATA", str(folder))
+        patch.setenv("RETRAIN_SOURCE", str(FIXTURE))
         run(seed=1, limit=100)
         run()
     return folder
@@ -38,11 +38,11 @@ def kept(tmp_path_factory, server):
 
 @pytest.fixture
 def mine(kept, root):
-    """A copy of it to be spoiled; the artifacts of the last run by kind."""
-    from tasks import inventory
+    """A copy of it to be damaged; the artifacts of the last run by kind."""
+    from artifacts import runs
 
     shutil.copytree(kept, root)
-    _, timeline = inventory.explained(None)
+    _, timeline = runs.timeline_of(None)
     return {
         step["artifact"].partition("/")[0]: root / "cache" / step["artifact"] for step in timeline
     }
@@ -81,7 +81,7 @@ def swap(path):
 
 @pytest.mark.parametrize("damage", [flip, truncate, swap, empty])
 @pytest.mark.parametrize("kind", MADE_BY)
-def test_a_damaged_artifact_is_named_and_made_again(mine, kind, damage):
+def test_a_damaged_artifact_is_named_and_computed_again(mine, kind, damage):
     (path,) = sorted(mine[kind].rglob(LARGEST[kind]))[:1]
     before = path.read_bytes()
     damage(path)
@@ -94,11 +94,11 @@ def test_a_damaged_artifact_is_named_and_made_again(mine, kind, damage):
     assert "changed" in why
 
 
-def test_what_looks_as_before_is_found_by_verify_and_dropped_with_repair(mine, flows):
+def test_damage_that_keeps_size_and_time_is_found_by_verify_and_removed_with_repair(mine, flows):
     weights = mine["models"] / "weights.safetensors"
     before, stat = weights.read_bytes(), weights.stat()
     flows("cache", "list")
-    run()  # remembers how the files look
+    run()  # remembers size and time of each file
     flip(weights)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert ran(run()) == set()
@@ -113,17 +113,27 @@ def test_what_looks_as_before_is_found_by_verify_and_dropped_with_repair(mine, f
     assert weights.read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, empty])
-def test_a_damaged_record_is_dropped(mine, root, damage):
-    from tasks import records
+def rename_digest(path):
+    """Change the digest of a record to one that is none."""
+    content = path.read_text()
+    digest = json.loads(json.loads(content)["result"])["digest"]
+    path.write_text(content.replace(digest, digest[:-1] + "g"))
 
-    record = max(root.glob("cache/records/train/folder/*"), key=lambda path: path.stat().st_mtime)
-    record = record.with_name(record.name.partition(".")[0])
+
+@pytest.mark.parametrize("damage", [rename_digest, truncate, empty])
+def test_a_damaged_record_is_evicted(mine, root, damage):
+    (record,) = (
+        path
+        for path in root.glob("cache/records/train/folder/*")
+        if "." not in path.name and mine["models"].name in path.read_text()
+    )
+    before = record.read_text()
     damage(record)
-    key = record.relative_to(root / "cache" / "records").as_posix()
-    usable = not isinstance(records.read(key), str)  # a flip may hit what nobody reads
-    assert ran(run()) == (set() if usable else {"train"})
-    assert not isinstance(records.read(key), str)
+    assert record.read_text() != before
+    assert ran(run()) == {"train"}
+    assert reasons() == {"train": "its record is damaged"}
+    assert mine["models"].name in record.read_text()
+    assert ran(run()) == set()
 
 
 # Pickles
@@ -154,7 +164,7 @@ def bombs(path):
 
 PLACES = {
     **{kind: f"cache/{kind}/*/**/*" for kind in MADE_BY},
-    "notes": "cache/*/*.json",
+    "file stats": "cache/*/*.json",
     "records": "cache/records/*/*/*",
     "checkpoints": "cache/checkpoints/*/*/*",
     "reports": "reports/*/*",
@@ -164,11 +174,11 @@ PLACES = {
 @pytest.mark.parametrize("form", ["pickle", "torch"])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_planted_pickle_is_not_unpickled_and_the_run_completes(mine, root, place, form):
-    from tasks import artifacts, records
+    from artifacts import layout, records
 
     if place == "checkpoints":  # of the training that is then missing
         (record,) = (r for r in records.everything() if r.artifact.path == mine["models"])
-        checkpoint = artifacts.checkpoint(record.key)
+        checkpoint = layout.scratch(record.key)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.touch()
         shutil.rmtree(mine["models"])
@@ -181,15 +191,30 @@ def test_a_planted_pickle_is_not_unpickled_and_the_run_completes(mine, root, pla
     expected = {
         "records": set(STEPS),
         "checkpoints": {"train"},
-        "notes": set(),
+        "file stats": set(),
         "reports": set(),
     }
     assert ran(result) == expected.get(place, {MADE_BY.get(place)})
 
 
+REFUSALS = {
+    "model": r"folder is not a readable model \(",
+    "table": r"part-00000\.parquet is not a table",
+    "description": r"part-00000\.parquet is not a table",
+    "predictions": r"part-00000\.parquet holds no predictions \(",
+    "idx": r"x\.idx is not an IDX file",
+    "gzip": r"x\.gz is not an IDX file",
+    "checkpoint": r"The checkpoint .*weights\.safetensors is damaged \(",
+}
+
+
 @pytest.mark.parametrize("form", ["pickle", "torch"])
 def test_nothing_that_reads_a_file_unpickles_it(tmp_path, form):
-    from classifier import checkpoints, idx, models, scoring, tables
+    from classifier import models
+    from classifier.data import idx, tables
+    from classifier.errors import InputError
+    from classifier.evaluation import metrics
+    from classifier.training import checkpoints
 
     planted = tmp_path / PLANTED
     bomb = bombs(planted)[form]
@@ -201,23 +226,24 @@ def test_nothing_that_reads_a_file_unpickles_it(tmp_path, form):
         "model": lambda: models.load(folder),
         "table": lambda: tables.read(folder, "train"),
         "description": lambda: tables.describe(folder),
-        "predictions": lambda: scoring.read_predictions(folder / "train" / "part-00000.parquet"),
+        "predictions": lambda: metrics.read_predictions(folder / "train" / "part-00000.parquet"),
         "idx": lambda: idx.read(folder / "x.idx"),
         "gzip": lambda: idx.read(folder / "x.gz"),
         "checkpoint": lambda: checkpoints.read(folder / "weights.safetensors"),
     }
     for name, read in reading.items():
-        with pytest.raises(Exception, match=r"."):
+        with pytest.raises(InputError, match=REFUSALS[name]):
             read()
         assert not planted.exists(), name
-    pickle.loads(bombs(planted)["pickle"])  # noqa: S301 - the trap works where it is read
+    assert reading.keys() == REFUSALS.keys()
+    pickle.loads(bombs(planted)["pickle"])  # noqa: S301 - the bomb works where it is unpickled
     assert planted.exists()
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])
 def test_a_record_that_names_pickle_is_not_unpickled(mine, root, form):
     for record in root.glob("cache/records/train/*/*"):
-        if ".parts" not in record.name:
+        if "." not in record.name:
             content = json.loads(record.read_text())
             content["metadata"]["serializer"] = {
                 "type": "pickle",
@@ -238,22 +264,23 @@ def test_a_record_that_names_pickle_is_not_unpickled(mine, root, form):
         {"digest": "/etc"},
         {"kind": "../store"},
         {"digest": 5},
-        {"made": "much"},
+        {"metadata": "much"},
+        {"metadata": {}},
     ],
     ids=str,
 )
-def test_a_record_that_leads_out_of_the_data_root_is_dropped(mine, root, change):
+def test_a_record_that_is_invalid_or_leads_out_of_the_data_root_is_evicted(mine, root, change):
     for record in root.glob("cache/records/train/*/*"):
-        if ".parts" not in record.name:
+        if "." not in record.name:
             content = json.loads(record.read_text())
             artifact = json.loads(content["result"]) | change
             record.write_text(json.dumps(content | {"result": json.dumps(artifact)}))
     assert ran(run()) == {"train"}
 
 
-def test_a_record_that_names_another_file_is_dropped(mine, root):
+def test_a_record_that_names_another_file_is_evicted(mine, root):
     for record in root.glob("cache/records/train/*/*"):
-        if ".parts" not in record.name:
+        if "." not in record.name:
             content = json.loads(record.read_text())
             content["metadata"]["storage_key"] = str(root / "elsewhere")
             record.write_text(json.dumps(content))

@@ -52,8 +52,9 @@ def test_deploying_twice_leaves_one_active_schedule(deployed):
     (weekly,) = deployed["weekly"].schedules
     assert weekly.slug == "weekly"
     assert weekly.active
-    assert weekly.schedule.cron == "0 6 * * 1"
-    assert weekly.schedule.timezone == "Europe/Madrid"
+    assert weekly.schedule.cron == "0 5 * * 1"
+    assert weekly.schedule.timezone == "UTC"
+    assert deployed["weekly"].parameters["recipe"] == "cnn"
     assert deployed["on-demand"].schedules == []
 
 
@@ -77,12 +78,13 @@ def test_every_parameter_and_every_field_of_a_group_is_described(form):
 def test_dataset_recipe_and_device_are_selects(form):
     parameters = form["properties"]
     assert set(parameters["dataset"]["enum"]) >= {"mnist", "fashion-mnist", "folder"}
-    assert set(parameters["recipe"]["enum"]) >= {"post", "mlp", "cnn"}
+    recipe, _or_null = parameters["recipe"]["anyOf"]
+    assert set(recipe["enum"]) >= {"post", "mlp", "cnn"}
     assert set(parameters["device"]["enum"]) == {"auto", "cpu", "cuda", "mps"}
 
 
 def test_the_overrides_are_the_recipe_fields_with_their_limits(form):
-    from classifier.recipe import Recipe
+    from classifier.training.recipe import Recipe
 
     overrides = form["definitions"]["Overrides"]["properties"]
     assert list(overrides) == [item.name for item in fields(Recipe)]
@@ -116,11 +118,12 @@ def test_a_worker_completes_a_run_on_demand(deployed, prefect, root):
 
     with get_client(sync_client=True) as client:
         asked = client.create_flow_run_from_deployment(
-            deployed["on-demand"].id, parameters={"dataset": "folder", "overrides": {"epochs": 2}}
+            deployed["on-demand"].id,
+            parameters={"dataset": "folder", "recipe": "post", "overrides": {"epochs": 2}},
         )
         prefect(
             *("worker", "start", "--pool", "local", "--run-once", "--limit", "1"),
-            MNIST_DATA=str(root),
+            RETRAIN_DATA=str(root),
         )
         run = client.read_flow_run(asked.id)
     assert run.state.name == "Completed"

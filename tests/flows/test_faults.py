@@ -15,7 +15,7 @@ MOMENTS = {"kill": 32, "full": 8, "read-only": 8}
 LANES = 2
 LASTING = re.compile(
     r"cache/(raw|tables|models|evaluations|pictures)/[0-9a-f]{64}(\.json|/.+)"
-    r"|cache/records/\w+/folder/[0-9a-f]{64}(\.parts\.json)?"
+    r"|cache/records/\w+/folder/[0-9a-f]{64}(\.components\.json)?"
     r"|reports/[^/]+/(log\.txt|report\.json|report\.html|\w+\.png)"
 )
 

@@ -27,7 +27,7 @@ class Shapes:
     def train(self):
         # The source is the file's own: not the folder that other tests read.
         done = self.project(
-            "train", "--dataset", "shapes", "--recipe", "shapes", "--json", MNIST_SOURCE=""
+            "train", "--dataset", "shapes", "--recipe", "shapes", "--json", RETRAIN_SOURCE=""
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

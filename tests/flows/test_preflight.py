@@ -30,7 +30,7 @@ def test_a_fit_machine_passes_and_the_ui_shows_the_same_table(flows):
     assert found["timings"] == []
     shown = latest_table()
     assert [row["check"] for row in shown[:4]] == [check["name"] for check in found["checks"]]
-    assert {"check": f"device {found['device']}", "result": "picked"}.items() <= shown[4].items()
+    assert {"check": f"device {found['device']}", "result": "chosen"}.items() <= shown[4].items()
 
 
 def test_timings_are_of_each_product_and_positive(flows):
@@ -39,7 +39,7 @@ def test_timings_are_of_each_product_and_positive(flows):
     timed = [line for line in done.out.splitlines() if line.endswith(" ms")]
     assert len(timed) >= 2
     assert all(float(line.split()[-2]) > 0 for line in timed)
-    assert "asked for" in done.out
+    assert "requested" in done.out
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_what_does_not_hold_is_named_and_the_code_is_1(flows, monkeypatch, broke
     monkeypatch.setattr(torch, "from_numpy", broken)
     done = flows("preflight")
     assert done.code == 1
-    assert "FAILS" in done.out
-    assert "Error: This machine is not fit to train. What does not hold:" in done.err
+    assert "FAILED" in done.out
+    assert "Error: This machine is not fit to train. Failed checks:" in done.err
     assert named in done.err
     assert "Traceback" not in done.err
-    assert any(row["result"] == "FAILS" and named in row["check"] for row in latest_table())
+    assert any(row["result"] == "FAILED" and named in row["check"] for row in latest_table())
 
 
 def test_a_wrong_gradient_is_found(flows, monkeypatch):

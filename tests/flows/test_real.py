@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import PROJECT, REAL_SOURCE
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900), pytest.mark.usefixtures("server")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("server")]
 
 #: Accuracies of the post's own recipe spread over 0.926 to 0.936 with the seed.
 LOWEST, HIGHEST = 0.920, 0.945
@@ -18,13 +18,13 @@ def train(tmp_path, monkeypatch, flows):
     """`python -m flows train --json` with the post's recipe, on the first source that there is."""
     beside = PROJECT.parent / "shared" / "mnist"
     local = REAL_SOURCE or (str(beside) if beside.is_dir() else "")
-    monkeypatch.setenv("MNIST_SOURCE", local)  # empty: the public ones
-    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RETRAIN_SOURCE", local)  # empty: the public ones
+    monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "data"))
 
     def run():
         done = flows(*("train", "--dataset", "mnist", "--recipe", "post", "--seed", "0", "--json"))
         if not local and "No source of mnist" in done.err:
-            pytest.skip("No source of the 70,000 images answers: name a folder in MNIST_SOURCE.")
+            pytest.skip("No source of the 70,000 images answers: name a folder in RETRAIN_SOURCE.")
         assert done.code == 0, done.err
         return json.loads(done.out)
 

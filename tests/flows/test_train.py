@@ -88,7 +88,7 @@ def test_another_device_runs_nothing(root):
 def test_a_moved_data_root_runs_nothing(root, tmp_path, monkeypatch):
     run()
     root.rename(tmp_path / "elsewhere")
-    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "elsewhere"))
     assert ran(run()) == set()
     assert not root.exists()
 
@@ -98,7 +98,7 @@ def test_a_moved_source_runs_nothing(root, tmp_path, monkeypatch):
 
     run()
     shutil.copytree(FIXTURE, tmp_path / "copy")
-    monkeypatch.setenv("MNIST_SOURCE", str(tmp_path / "copy"))
+    monkeypatch.setenv("RETRAIN_SOURCE", str(tmp_path / "copy"))
     assert ran(run()) == set()
 
 
@@ -118,11 +118,16 @@ def test_limit_takes_the_first_rows(root):
 
 
 def test_a_second_run_loads_neither_torch_nor_numpy(project):
-    assert project("train", "--dataset", "folder", "--epochs", "2", "--json").returncode == 0
+    assert (
+        project(
+            "train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json"
+        ).returncode
+        == 0
+    )
     (project.folder / "watched.py").write_text(
         "import sys\n"
-        "from flows.__main__ import main\n"
-        "code = main(['train', '--dataset', 'folder', '--epochs', '2', '--json'])\n"
+        "from flows.cli.app import main\n"
+        "code = main('train --dataset folder --recipe post --epochs 2 --json'.split())\n"
         "heavy = {'torch', 'sklearn', 'numpy'}\n"
         "sys.stderr.write(f'loaded: {sorted(heavy & set(sys.modules))}')\n"
         "sys.exit(code)\n"
@@ -135,16 +140,16 @@ def test_a_second_run_loads_neither_torch_nor_numpy(project):
 
 def test_code_counts_but_comments_and_docstrings_do_not(project):
     def steps():
-        done = project("train", "--dataset", "folder", "--epochs", "2", "--json")
+        done = project(
+            "train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json"
+        )
         assert done.returncode == 0, done.stderr
         return ran(json.loads(done.stdout))
 
     assert steps() == set(STEPS)
-    optimisation = project.folder / "classifier" / "optimisation.py"
+    optimisation = project.folder / "classifier" / "training" / "schedules.py"
     text = optimisation.read_text()
-    optimisation.write_text(
-        text.replace('"""Optimisation: the loss', '"""Another docstring: the loss') + "\n# more\n"
-    )
+    optimisation.write_text(text.replace('"""', '"""Another docstring: ', 1) + "\n# more\n")
     assert steps() == set()
     optimisation.write_text(text.replace("return peak", "return 1 * peak", 1))
     assert steps() == {"train"}

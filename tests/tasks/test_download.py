@@ -6,11 +6,20 @@ import pytest
 from prefect import flow
 
 from classifier import datasets
-from classifier.datasets import Mirror
-from tasks import artifacts, sources
-from tasks.download import download, local_content
+from classifier.errors import InputError
+from classifier.sources import Mirror
+from classifier.sources.fetch import AllSourcesFailed
+from tasks.download import download, local_digest
+from tests.classifier.sources.loopback import (
+    DIGESTS,
+    UNPACKED,
+    digits,
+    held,
+    in_turn,
+    reset,
+    status,
+)
 from tests.conftest import FIXTURE
-from tests.tasks.loopback import DIGESTS, UNPACKED, digits, held, in_turn, reset, status
 
 FIRST = "/mnist/train-images-idx3-ubyte.gz"
 LAST = "/mnist/t10k-labels-idx1-ubyte.gz"
@@ -19,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("server")
 
 @flow
 def fetch(dataset="digits", recipe="post", seed=0):
-    return download.with_options(retry_delay_seconds=0.1)(dataset, local_content())
+    return download.with_options(retry_delay_seconds=0.1)(dataset, local_digest())
 
 
 @pytest.fixture
 def mirror(web, root, monkeypatch):
     """The only source of a declared dataset."""
-    monkeypatch.delenv("MNIST_SOURCE")
+    monkeypatch.delenv("RETRAIN_SOURCE")
     declared = digits(Mirror(web.serve_mirror()), digests=DIGESTS)
     file = Path(datasets.__file__).with_name("mnist.py")
     known = datasets.declared() | {"digits": (declared, file)}
@@ -39,21 +48,21 @@ def nothing_half_written(root):
     )
 
 
-KEPT = ("raw", "tmp")
+KEPT = ("raw", "staging")
 
 
 def test_a_mirror_that_is_busy_twice_is_asked_a_third_time(mirror, root):
     mirror.answers[FIRST] = in_turn(status(503), status(503), mirror.answers[FIRST])
     raw = fetch()
     assert held(raw.path) == UNPACKED
-    assert raw.made["source"] == f"{mirror.url}/mnist"
+    assert raw.metadata["source"] == f"{mirror.url}/mnist"
     assert mirror.asked.count(FIRST) == 3
-    assert list((root / "cache" / "tmp").iterdir()) == []
+    assert list((root / "cache" / "staging").iterdir()) == []
 
 
 def test_a_mirror_that_stays_busy_is_given_up_after_three_attempts(mirror, root):
     mirror.answers[LAST] = status(503)
-    with pytest.raises(sources.NoSource, match="HTTP 503"):
+    with pytest.raises(AllSourcesFailed, match="HTTP 503"):
         fetch()
     assert mirror.asked.count(LAST) == 3
     assert nothing_half_written(root)
@@ -67,7 +76,7 @@ def test_a_connection_that_was_reset_is_tried_again(mirror):
 
 def test_what_is_not_there_is_asked_for_once(mirror, root):
     del mirror.answers[FIRST]
-    with pytest.raises(sources.NoSource, match="HTTP 404"):
+    with pytest.raises(AllSourcesFailed, match="HTTP 404"):
         fetch()
     assert mirror.asked == [FIRST]
     assert nothing_half_written(root)
@@ -75,9 +84,9 @@ def test_what_is_not_there_is_asked_for_once(mirror, root):
 
 def test_equal_files_are_one_artifact_wherever_they_come_from(mirror, monkeypatch):
     public = fetch()
-    monkeypatch.setenv("MNIST_SOURCE", str(FIXTURE))
+    monkeypatch.setenv("RETRAIN_SOURCE", str(FIXTURE))
     local = fetch()
-    assert local.made["source"] == "local folder"
+    assert local.metadata["source"] == "local folder"
     assert (local.kind, local.digest) == (public.kind, public.digest)
 
 
@@ -90,7 +99,7 @@ def test_a_second_download_asks_nobody(mirror):
 
 def test_a_local_folder_is_the_only_source(mirror, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    monkeypatch.setenv("MNIST_SOURCE", str(tmp_path / "empty"))
-    with pytest.raises(artifacts.BadInput, match="empty has no file for train-images"):
+    monkeypatch.setenv("RETRAIN_SOURCE", str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="empty has no file for train-images"):
         fetch()
     assert mirror.asked == []

@@ -1,0 +1,212 @@
+"""Steps: Prefect tasks whose result is one artifact, kept and reused under a key.
+
+@step(kind="sums", retries=2)
+def add(numbers: Artifact, offset: int) -> Artifact:
+    total = offset + sum(numbers.read_json("numbers.json")["values"])
+    with draft() as new:
+        (new.folder / "sum.json").write_text(json.dumps({"sum": total}))
+    return new.artifact
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from prefect import Task
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
+from prefect.serializers import JSONSerializer
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from prefect.transactions import IsolationLevel, Transaction, get_transaction
+
+from artifacts import artifact, layout, policy, records
+from artifacts.artifact import Artifact, Draft
+from artifacts.code import CodeRule, files_of, project_root, source_file
+from artifacts.keys import Extra, KeyRule
+from artifacts.outcomes import Outcome
+
+P = ParamSpec("P")
+#: Of the step that is running in this context: the kind of its artifacts, and its request.
+_running: ContextVar[tuple[str, policy.KeyRequest]] = ContextVar("running")
+
+
+class Step(Task[P, Artifact]):
+    """A task whose records lie below the data root of the call, which may change between calls."""
+
+    rule: KeyRule
+
+    def with_options(self, **options: Any) -> Task[P, Artifact]:
+        """As `Task.with_options`, with the records of the present data root."""
+        return super().with_options(**{"result_storage": layout.records(), **options})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Task.__call__`."""
+        return self.with_options()(*args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Task.submit`."""
+        return self.with_options().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Task.map`."""
+        return self.with_options().map(*args, **kwargs)
+
+
+def step(
+    *,
+    kind: str,
+    name: str | None = None,
+    ignored: tuple[str, ...] = (),
+    by_value: tuple[type, ...] = (),
+    group_by: str | None = None,
+    code: Mapping[str, Extra] | None = None,
+    **options: Any,
+) -> Callable[[Callable[P, Artifact]], Step[P]]:
+    """Make a cached Prefect task of a function that returns an artifact.
+
+    Args:
+        kind: what its artifacts are: their folder in the cache.
+        name: of the task; the function's name unless given.
+        ignored: arguments that change no result, such as a device.
+        by_value: types whose values count, and the modules that define them therefore do not.
+        group_by: the argument by whose value records are grouped, so that reasons compare like
+            with like.
+        code: further code, by the argument that brings it.
+        options: of `prefect.task`, such as retries.
+
+    Raises:
+        ArgumentError: kind or name cannot be that of a folder.
+    """
+    artifact.check_kind(kind)
+
+    def decorate(function: Callable[P, Artifact]) -> Step[P]:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function.__name__} is a coroutine function: a step is synchronous.")
+        rule = KeyRule(
+            step=name or function.__name__,
+            file=source_file(function),
+            rule=CodeRule(root=project_root(function), by_value=files_of(by_value)),
+            ignored=frozenset(ignored),
+            group_by=group_by,
+            extra=tuple((code or {}).items()),
+        )
+        made: Step[P] = Step(
+            _recorded(function, rule, kind),
+            name=rule.step,
+            persist_result=True,
+            result_serializer=JSONSerializer.model_validate(records.SERIALISER),
+            cache_result_in_memory=False,  # a record is read from disk, where it was just validated
+            cache_policy=policy.ByContent(
+                rule=rule,
+                isolation_level=IsolationLevel.SERIALIZABLE,
+                lock_manager=policy.FileLocks(),
+            ),
+            on_commit=[_remove_scratch],
+            **{"task_run_name": task_run_name} | options,
+        )
+        made.rule = rule
+        return made
+
+    return decorate
+
+
+def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Callable[P, Artifact]:
+    """Return the function with what its record should say, and its outcome in the log."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Artifact:
+        request = policy.current_request()
+        if request.error:
+            raise request.error
+        start = time.monotonic()
+        outer = _running.set((kind, request))
+        try:
+            made = function(*args, **kwargs)
+        finally:
+            _running.reset(outer)  # a step may run within a step
+        about = {
+            "step": rule.step,
+            "group": request.group,
+            "flow_run": flow_run.id,
+            "task_run": request.task_run,
+            "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "seconds": time.monotonic() - start,
+            "why": request.why,
+        }
+        made = replace(made, metadata=made.metadata | about)
+        _record(request, rule, made)
+        get_run_logger().info(str(Outcome.of(made, cached=False)))
+        return made
+
+    return run
+
+
+def _record(request: policy.KeyRequest, rule: KeyRule, made: Artifact) -> None:
+    """Write components and record, unless code was edited.
+
+    Prefect writes the same record when it commits. A process that is killed before that has
+    already lost nothing.
+    """
+    transaction = get_transaction()
+    if edited := policy.edited_code(request, rule):
+        get_run_logger().warning(
+            "%s is not cached: %s was edited while this process was running", rule.step, edited
+        )
+        if transaction is not None:
+            transaction.write_on_commit = False
+        return
+    records.write_components(str(request.key), request.components or {})
+    records.write(str(request.key), made)
+
+
+def _remove_scratch(done: Transaction) -> None:
+    """Remove the unfinished work of a step that has finished."""
+    layout.scratch(str(done.key)).unlink(missing_ok=True)
+
+
+_remove_scratch.log_on_run = False  # type: ignore[attr-defined] # two lines a step
+
+
+def draft(kind: str | None = None) -> AbstractContextManager[Draft]:
+    """Publish what the block writes, as an artifact of the running step's kind.
+
+    Raises:
+        InputError: the data root cannot be written, or its disk is full.
+        RuntimeError: no kind is given, and no step is running.
+    """
+    return artifact.draft(kind or _current()[0])
+
+
+def scratch() -> tuple[str, Path]:
+    """Return the running step's key, and the file in which it may keep unfinished work.
+
+    Raises:
+        RuntimeError: no step is running.
+    """
+    key = str(_current()[1].key)
+    return key, layout.scratch(key)
+
+
+def _current() -> tuple[str, policy.KeyRequest]:
+    if running := _running.get(None):
+        return running
+    raise RuntimeError("No step is running here: call this within a step.")
+
+
+@contextmanager
+def refreshing(*, refresh: bool) -> Iterator[None]:
+    """Run every step of the block, cached or not."""
+    with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True} if refresh else {}):
+        yield
+
+
+def task_run_name() -> str:
+    """Name a task run after the task and its flow run."""
+    return f"{task_run.task_name} {flow_run.name}"

@@ -1,0 +1,1 @@
+"""Images and labels on disk: IDX files and Parquet tables."""

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, predictions on disk, and figures."""

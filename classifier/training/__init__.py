@@ -1,0 +1,1 @@
+"""Training: recipes, networks, rows, and the one loop for all of them."""

@@ -1,0 +1,78 @@
+"""CUDA graphs: whole training steps as one launch.
+
+The launches of a small step cost more than its arithmetic; a captured graph is one launch.
+"""
+
+import torch
+
+from classifier.training.sampler import MicroBatch
+from classifier.training.state import TrainState
+
+WARMUP_STEPS = 3  # run eagerly before capturing, in every process that captures
+
+
+class CudaGraphStep:
+    """Whole steps of one shape, captured as one CUDA graph.
+
+    Warm-up steps run eagerly, on the stream that captures; so does whatever has another shape,
+    such as the last step of an epoch.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+        self.stream = torch.cuda.Stream(state.device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.captured: MicroBatch | None = None
+        self.warmed_up = 0
+
+    def __call__(self, part: MicroBatch) -> None:
+        """Do what `TrainState.train_step` does."""
+        self.state.set_learning_rate()
+        whole = len(part.labels) == part.step_rows  # no piece of a step that spans two chunks
+        if self.graph is None and whole and self.warmed_up >= WARMUP_STEPS:
+            self._capture(part)
+        if (
+            self.graph is None
+            or self.captured is None
+            or not whole
+            or part.step_rows != self.captured.step_rows
+        ):
+            self._run_eagerly(part)
+        else:
+            _copy(part.images, self.captured.images)
+            _copy(part.labels, self.captured.labels)
+            self.graph.replay()
+            self.state.step += 1
+
+    def _run_eagerly(self, part: MicroBatch) -> None:
+        here = torch.cuda.current_stream(self.state.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            self.state.forward_backward(part)
+        here.wait_stream(self.stream)
+        self.warmed_up += 1
+
+    def _capture(self, part: MicroBatch) -> None:
+        """Record one step; recording does not take it."""
+        step = self.state.step
+        shuffled = self.state.recipe.batch != 0
+        images, labels = (part.images, part.labels)
+        if shuffled:
+            images, labels = images.clone(), labels.clone()
+        self.captured = MicroBatch(images, labels, part.step_rows, ends_step=True)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.state.augmentation)
+        torch.cuda.synchronize(self.state.device)
+        with (
+            torch.cuda.device(self.state.device),
+            torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+        ):
+            self.state.forward_backward(self.captured)
+        self.graph = graph
+        self.state.step = step
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy, unless both are the same memory, as a full batch is."""
+    if source.data_ptr() != target.data_ptr():
+        target.copy_(source)

@@ -1,0 +1,262 @@
+"""The state of a training: all that changes, and how a step changes it."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from classifier.errors import InputError
+from classifier.training.augmentation import augment
+from classifier.training.checkpoints import Checkpoint
+from classifier.training.losses import cross_entropy
+from classifier.training.optimisers import build_optimiser
+from classifier.training.recipe import Recipe
+from classifier.training.sampler import MicroBatch
+from classifier.training.schedules import learning_rate
+
+EVALUATION_ROWS = 2_000  # that go through the network together
+
+
+@dataclass(kw_only=True)
+class History:
+    """Loss and accuracies of each epoch: means over its rows."""
+
+    loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(self.loss)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean of all losses so far, which the post prints every ten epochs."""
+        return sum(self.loss) / len(self.loss)
+
+
+class TrainState:
+    """All that changes during a training, and so all that a checkpoint holds."""
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, device: torch.device, *, steps: int, seed: int
+    ) -> None:
+        self.network, self.recipe, self.device, self.steps = network, recipe, device, steps
+        self.seed = seed
+        self.optimiser = build_optimiser(network, recipe, device)
+        self.step = 0  # the next one to take
+        self.history = History()
+        self.augmentation = torch.Generator(device).manual_seed(seed)
+        self.global_states: dict[str, Tensor] = {}  # of a checkpoint, until `global_generators`
+        self.sums = {
+            "loss": torch.zeros((), device=device),
+            "correct": torch.zeros((), device=device),
+        }
+        uint8 = takes_uint8(network, recipe)
+        self.forward: Callable[[Tensor], Tensor] = network
+        if uint8:
+            self.forward = cast("Callable[[Tensor], Tensor]", network.forward_uint8)
+        self.autocasts = recipe.precision == "bf16" and not uint8
+        self.live_weights = {
+            name: value for name, value in network.state_dict().items() if value.is_floating_point()
+        }
+        self.averaged_weights: dict[str, Tensor] = {}
+        if recipe.averaging:
+            self.averaged_weights = {n: v.clone() for n, v in self.live_weights.items()}
+
+    @contextmanager
+    def global_generators(self) -> Iterator[None]:
+        """Seed torch's global generators, of which dropout draws, and restore them afterwards."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            before = _global_states(self.device)
+            torch.manual_seed(self.seed)
+            _set_global_states(self.global_states, self.device)
+            try:
+                yield
+            finally:
+                _set_global_states(before, self.device)
+
+    def train_step(self, part: MicroBatch) -> None:
+        """Take the rows through the network and back, and the optimiser's step if they end one."""
+        self.set_learning_rate()
+        self.forward_backward(part)
+
+    def forward_backward(self, part: MicroBatch) -> None:
+        """Do the same at the learning rate that is set; nothing is fetched from the device."""
+        recipe = self.recipe
+        images = part.images
+        if augments(recipe):
+            images = augment(
+                images,
+                self.augmentation,
+                shift=recipe.shift,
+                rotation=recipe.rotation,
+                scale=recipe.scale,
+                elastic=recipe.elastic,
+            )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocasts):
+            logits = self.forward(images)
+        logits = logits.float()
+        loss = cross_entropy(logits, part.labels, recipe.label_smoothing).sum()
+        (loss / part.step_rows).backward()
+        self.sums["loss"] += loss.detach()
+        self.sums["correct"] += (logits.detach().argmax(1) == part.labels).sum()
+        if part.ends_step:
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            self.step += 1
+            if self.averaged_weights:
+                torch._foreach_lerp_(
+                    list(self.averaged_weights.values()),
+                    list(self.live_weights.values()),
+                    1 - recipe.averaging,
+                )
+
+    def set_learning_rate(self) -> None:
+        """Set the learning rate of the next step; a captured graph reads it from a tensor."""
+        rate = learning_rate(self.recipe, self.step, self.steps)
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def check_loss(self, epoch: int) -> None:
+        """Look at the loss of the epoch so far.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        loss = self.sums["loss"].item()
+        if not math.isfinite(loss):
+            rate = float(self.optimiser.param_groups[0]["lr"])
+            raise InputError(
+                f"The loss is {loss} in epoch {epoch + 1}, step {self.step}, at learning rate "
+                f"{rate:g}: give a smaller --learning-rate."
+            )
+
+    def end_epoch(self, rows: int, validation: tuple[Tensor, Tensor] | None) -> None:
+        """Add the epoch's means to the history."""
+        self.check_loss(self.history.epochs)
+        self.history.loss.append(self.sums["loss"].item() / rows)
+        self.history.train_accuracy.append(self.sums["correct"].item() / rows)
+        if validation:
+            with self.final_weights():
+                accuracy = _accuracy(self.network, *validation)
+            self.history.validation_accuracy = [*(self.history.validation_accuracy or []), accuracy]
+        for total in self.sums.values():
+            total.zero_()
+
+    @contextmanager
+    def final_weights(self) -> Iterator[None]:
+        """Put the weights that a training ending now would keep into the network, for the block."""
+        before = {name: self.live_weights[name].clone() for name in self.averaged_weights}
+        self.finish()
+        yield
+        for name, value in before.items():
+            self.live_weights[name].copy_(value)
+
+    def finish(self) -> None:
+        """Put the averaged weights, if there are any, into the network."""
+        for name, value in self.averaged_weights.items():
+            self.live_weights[name].copy_(value)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, unless the loss is no longer finite."""
+        self.check_loss(self.history.epochs)
+        checkpoint.save(self._tensors(), {"step": self.step, "history": asdict(self.history)})
+
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Take everything from the checkpoint, if there is one of this training."""
+        saved = checkpoint.load() if checkpoint else None
+        if saved is None:
+            return
+        tensors, about = saved
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimiser", tensors).items():
+            index, _, entry = name.partition(".")
+            owner = self.optimiser.param_groups[0]["params"][int(index)]
+            if tensor.shape == owner.shape:  # laid out as the weights are: fused steps go by memory
+                tensor = torch.empty_like(owner).copy_(tensor)  # noqa: PLW2901
+            state.setdefault(int(index), {})[entry] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.network.load_state_dict(_under("network", tensors))
+        for kind, places in (("sums", self.sums), ("averages", self.averaged_weights)):
+            for name, tensor in _under(kind, tensors).items():
+                places[name].copy_(tensor)
+        random = _under("random", tensors)
+        self.augmentation.set_state(random.pop("augmentation"))
+        self.global_states = random
+        self.history = History(**about["history"])
+        self.step = int(about["step"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moments = self.optimiser.state_dict()["state"].items()
+        random = _global_states(self.device) | {"augmentation": self.augmentation.get_state()}
+        kinds = {
+            "random": random,
+            "network": self.network.state_dict(),
+            "sums": self.sums,
+            "averages": self.averaged_weights,
+            "optimiser": {
+                f"{index}.{name}": value
+                for index, entries in moments
+                for name, value in entries.items()
+                if value is not None
+            },
+        }
+        return {f"{kind}.{n}": v for kind, tensors in kinds.items() for n, v in tensors.items()}
+
+
+def augments(recipe: Recipe) -> bool:
+    """Return whether images are changed before the network sees them."""
+    return any((recipe.shift, recipe.rotation, recipe.scale, recipe.elastic))
+
+
+def takes_uint8(network: nn.Module, recipe: Recipe) -> bool:
+    """Return whether the network gets pixels in 0..255, which bf16 holds exactly."""
+    return recipe.precision == "bf16" and hasattr(network, "forward_uint8") and not augments(recipe)
+
+
+def _global_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of torch's global generators, by kind of device."""
+    found = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        found["mps"] = torch.mps.get_rng_state()
+    return found
+
+
+def _set_global_states(states: dict[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif "mps" in states and device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])
+
+
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the accuracy of the network itself, in float32."""
+    if images.dtype == torch.bfloat16:
+        images = images.float() / 255
+    network.eval()
+    with torch.no_grad():
+        parts = zip(images.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS), strict=True)
+        correct = sum((network(x).argmax(1) == y).sum() for x, y in parts)
+    network.train()
+    return float(correct) / len(labels)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {
+        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+    }

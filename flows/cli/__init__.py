@@ -1,0 +1,1 @@
+"""The command line: what it takes and prints, and which Prefect server a run reports to."""

@@ -1,0 +1,129 @@
+"""The commands and their exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted."""
+
+import os
+import sys
+from collections.abc import Sequence
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+#: Settings for a run from a terminal. What the environment says already stays.
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # races the first migration: a traceback
+    "DO_NOT_TRACK": "1",  # the client's, whose notice would stand between our lines
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # terminal.py shows the project's lines
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "classifier",  # its warnings reach the UI
+}
+
+#: Place and help of each command; a command is imported when it is asked for.
+COMMANDS = {
+    "train": ("flows.train:train", "Train a classifier, from its data to a report."),
+    "preflight": ("flows.preflight:preflight", "Check that this machine is fit to train."),
+    "recipes": ("flows.cli.catalog:recipes", "List the recipes with their values."),
+    "datasets": ("flows.cli.catalog:datasets", "List the datasets with what they declare."),
+}
+#: Of each flow the function of terminal.py that prints its result.
+SHOWN = {"train": "print_summary", "preflight": "print_preflight"}
+
+INTERRUPTED = "Interrupted. Finished steps are kept; the same command resumes from there.\n"
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run the command that the tokens ask for, and return its exit code."""
+    arguments = list(sys.argv[1:] if tokens is None else tokens)
+    for name, value in SETTINGS.items():
+        if not (name.endswith("CONSOLE_LEVEL") and "--debug" in arguments):
+            os.environ.setdefault(name, value)
+    try:
+        return _launch(arguments)
+    except KeyboardInterrupt:  # also while Prefect is being imported
+        sys.stderr.write(INTERRUPTED)
+        return 130
+
+
+def _launch(arguments: list[str]) -> int:
+    from flows.cli import terminal
+
+    try:
+        return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
+    except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
+        return terminal.print_error(error, debug="--debug" in arguments)
+
+
+def _app() -> Any:
+    """Build the commands; a flow's parameters are its options."""
+    from cyclopts import App, Parameter
+
+    from flows.cli import cache
+
+    app = App(
+        name="run",
+        usage="Usage: ./run COMMAND [OPTIONS]",
+        help="Scheduled retraining of an image classifier.",
+        version_flags=(),
+        result_action="return_value",
+        default_parameter=Parameter(negative=""),
+    )
+    for name, (place, text) in COMMANDS.items():
+        app.command(place, name=name, help=text, usage=f"Usage: ./run {name} [OPTIONS]")
+    app.command(cache.app)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    session = Parameter(group="Session", show_default=False)
+    app.meta.suppress_keyboard_interrupt = False  # main() has more to say than it would
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        data: Annotated[Path | None, session] = None,
+        source: Annotated[Path | None, session] = None,
+        json: Annotated[bool, session] = False,
+        debug: Annotated[bool, session] = False,  # noqa: ARG001 - main() looks for it
+    ) -> int:
+        """Run a command.
+
+        Args:
+            tokens: the command and its options
+            data: Folder for all results  [default: RETRAIN_DATA, or data/ here]
+            source: Folder with the data files, instead of the public sources
+            json: Print the result as one JSON value, and nothing else, on standard output
+            debug: Print all logs, and a traceback when the run fails
+        """
+        for name, folder in (("RETRAIN_DATA", data), ("RETRAIN_SOURCE", source)):
+            if folder is not None:
+                os.environ[name] = str(folder.resolve())
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if getattr(command, "name", None) in SHOWN:
+            return _run_flow(command, bound.arguments, as_json=json)
+        answer = command(*bound.args, **bound.kwargs)
+        if answer is None:  # --help
+            return 0
+        sys.stdout.write((dumps(answer.found) if json else answer.text) + "\n")
+        return int(answer.code)
+
+    return app
+
+
+def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
+    from flows.cli import server, terminal
+    from reporting.log import listening
+    from tasks.errors import INPUT_ERRORS
+
+    show = getattr(terminal, SHOWN[flow.name])
+    with server.choose() as address, listening(terminal.ProjectLogHandler()):
+        if address:
+            terminal.say(f"Using the Prefect server at {address}")
+
+        def tell(result: dict[str, Any]) -> None:
+            if as_json:
+                sys.stdout.write(dumps(result) + "\n")
+            else:
+                show(result, ui=address is not None)
+
+        try:
+            tell(flow(**arguments))
+        except INPUT_ERRORS as error:
+            if found := getattr(error, "found", None):
+                tell(found)
+            raise
+    return 0

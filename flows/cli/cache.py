@@ -1,0 +1,196 @@
+"""The commands that look after the cache: ./run cache COMMAND. They need no server."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from artifacts import inventory, pruning, runs
+from artifacts import lineage as lineages
+from artifacts.lineage import Lineage
+from flows.cli.answer import Answer, short, size
+
+MADE = ("at", "seconds", "device", "source", "flow_run")  # what `lineage` prints of an artifact
+
+app = App(
+    name="cache",
+    help="Say what is cached and why steps ran, check it, and make room.",
+    usage="Usage: ./run cache COMMAND [OPTIONS]",
+)
+
+
+@app.command(name="list")
+def list_() -> Answer:
+    """List what the cache holds: size, last use, which step made it, and which runs used it."""
+    there = inventory.entries()
+    rows = [entry.row() for entry in reversed(there)]
+    total = f"{len(there)} artifacts, {size(sum(entry.size for entry in there))}"
+    lines = [
+        f"{short(row['artifact']):<21} {size(row['size']):>9}  "
+        f"{row['last_used'].replace('T', ' ')[:16]}  "
+        f"{', '.join(row['made_by']) or 'nothing':<10} {_users(row['used_by'])}"
+        for row in rows
+    ]
+    head = f"{'artifact':<21} {'size':>9}  {'last used, UTC':<16}  {'made by':<10} used by"
+    limit = f"The limit is {size(pruning.limit())} (RETRAIN_CACHE_LIMIT)."
+    return Answer(rows, "\n".join([head, *lines, "", f"{total}. {limit}"]))
+
+
+@app.command
+def verify(*, repair: bool = False) -> Answer:
+    """Hash everything again and say what is damaged.
+
+    Args:
+        repair: Remove what is damaged, so that the next run computes it again
+    """
+    found = inventory.verify(repair=repair, read_checkpoint=_read_checkpoint)
+    lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
+    if not found:
+        lines = ["Nothing is damaged."]
+    elif repair:
+        lines.append("All of that was removed: the next run computes it again.")
+    else:
+        lines.append("--repair removes it, so that the next run computes it again.")
+    return Answer(found, "\n".join(lines), code=1 if found and not repair else 0)
+
+
+@app.command
+def prune(
+    *,
+    keep_runs: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    max_size: str | None = None,
+    older_than: timedelta | None = None,
+    dry_run: bool = False,
+) -> Answer:
+    """Remove what is no longer needed, and what killed runs left.
+
+    Without an option, RETRAIN_CACHE_LIMIT counts. Pruning keeps what running flows use, what
+    data/store references and its ancestors, all reports, and data/store itself.
+
+    Args:
+        keep_runs: Keep only what this many of the newest runs used
+        max_size: Keep at most this much, such as 500MB or 2GB; the least recently used goes first
+        older_than: Remove what was last used before this time, such as 12h or 30d
+        dry_run: Only say what would be removed
+    """
+    bytes_kept = pruning.parse_size("--max-size", max_size) if max_size is not None else None
+    if keep_runs is None and bytes_kept is None and older_than is None:
+        bytes_kept = pruning.limit()
+    gone = pruning.prune(
+        keep_runs=keep_runs,
+        max_size=bytes_kept,
+        older_than=older_than.total_seconds() if older_than is not None else None,
+        dry_run=dry_run,
+    )
+    said = "would be removed" if dry_run else "removed"
+    freed = size(sum(entry.size for entry in gone))
+    lines = [f"{short(entry.name):<21} {size(entry.size):>9}  {said}" for entry in gone]
+    lines.append(f"{len(gone)} artifacts, {freed}, {said}.")
+    return Answer([entry.row() for entry in gone], "\n".join(lines))
+
+
+@app.command
+def adopt(*, dry_run: bool = False) -> Answer:
+    """After an edit that changes no result, declare results of the old code valid for the new.
+
+    Args:
+        dry_run: Only say what would be adopted
+    """
+    found = lineages.adopt(_rules(), dry_run=dry_run)
+    lines = [f"{row['step']}: {short(row['artifact'])}, after {row['because']}" for row in found]
+    lines.append(f"{len(found)} artifacts {'would be ' if dry_run else ''}adopted.")
+    return Answer(found, "\n".join(lines))
+
+
+@app.command
+def explain(run: str | None = None, /) -> Answer:
+    """Say why each step of a run ran.
+
+    Args:
+        run: Its name, or a part of it  [default: the last run]
+    """
+    name, timeline = runs.timeline_of(run)
+    lines = [f"run {name}"]
+    lines += [
+        f"{step['step']:<10} {step['outcome']:<7} {short(step['artifact'] or ''):<21} {_why(step)}"
+        for step in timeline
+    ]
+    return Answer({"run": name, "steps": timeline}, "\n".join(line.rstrip() for line in lines))
+
+
+@app.command
+def lineage(path: str, /) -> Answer:
+    """Say from which inputs, parameters, code and versions an artifact came, down to the source.
+
+    Args:
+        path: Its folder, a file in it, or the first letters of its name
+    """
+    origin = lineages.trace(path)
+    return Answer(origin.row(), "\n".join(_tree(origin, "", set())))
+
+
+def _tree(origin: Lineage, indent: str, seen: set[str]) -> list[str]:
+    row = origin.row()
+    if origin.record is None:
+        return [f"{indent}{origin.name[:8]}: its record is missing"]
+    head = f"{indent}{short(origin.name)}  by {row['step']}"
+    if origin.name in seen:
+        return [f"{head}, as above"]
+    seen.add(origin.name)
+    named = {
+        "made": _listed({name: row["metadata"].get(name) for name in MADE}),
+        "with": _listed(row["parameters"]),
+        "code": _listed(row["code"]),
+        "versions": _listed(row["versions"]),
+    }
+    if row["adopted"]:
+        head += f", {row['adopted']}"
+    lines = [head, *(f"{indent}  {name}: {text}" for name, text in named.items() if text)]
+    for name, source in origin.inputs.items():
+        lines += [f"{indent}  from its {name}:", *_tree(source, indent + "    ", seen)]
+    return lines
+
+
+def _listed(values: dict[str, Any]) -> str:
+    known = ((name, value) for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {_plain(value)}" for name, value in known)
+
+
+def _why(step: dict[str, Any]) -> str:
+    if step.get("why"):
+        return str(step["why"])
+    return "first run" if step["outcome"] == "ran" else ""
+
+
+def _users(runs: list[str]) -> str:
+    if not runs:
+        return "no run"
+    return f"{len(runs)} runs, {runs[-1]}" if len(runs) > 1 else runs[-1]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else short(str(value))
+
+
+def _read_checkpoint(path: Path) -> None:
+    from classifier.training import checkpoints  # loads torch: only where there is a checkpoint
+
+    checkpoints.read(path)
+
+
+def _rules() -> dict[str, Any]:
+    """Return the key rule of every step."""
+    from tasks.download import download
+    from tasks.evaluate import evaluate
+    from tasks.normalise import normalise
+    from tasks.plot import plot
+    from tasks.train import train
+
+    return {step.rule.step: step.rule for step in (download, normalise, train, evaluate, plot)}
+
+
+for _command in (list_, verify, prune, adopt, explain, lineage):
+    _name = _command.__name__.rstrip("_")
+    app[_name].usage = f"Usage: ./run cache {_name} [OPTIONS]"

@@ -1,0 +1,135 @@
+"""Which Prefect server a run from the terminal reports to.
+
+Run as a module, it is the temporary one: python -m flows.cli.server PORT. Prefect would start one
+by itself, but importing it into the client costs seconds, and Ctrl-C in a terminal would end it
+before the flow has reported its end.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import prefect
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from artifacts.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOCAL = "http://127.0.0.1:4200"  # where `prefect server start` listens
+
+
+@contextmanager
+def choose() -> Iterator[str | None]:
+    """Use the configured server, else a local one that answers, else a temporary one.
+
+    Yields the address of the web UI, or None with a temporary server, which has none.
+
+    Raises:
+        InputError: the configured one does not answer.
+    """
+    configured = PREFECT_API_URL.value()
+    if configured:
+        with _explain_unreachable(configured):
+            yield configured.removesuffix("/api")
+    elif _answers():
+        with temporary_settings({PREFECT_API_URL: f"{LOCAL}/api"}):
+            yield LOCAL
+    else:
+        # Nothing watches heartbeats there, and stopping them takes a second.
+        with temporary_settings(
+            {PREFECT_API_URL: _start_temporary(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        ):
+            yield None
+
+
+@contextmanager
+def _explain_unreachable(configured: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(
+            "Failed to reach API"
+        ):  # Prefect has no type of its own for it
+            raise
+        raise InputError(
+            f"No Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or "
+            "unset PREFECT_API_URL to run without one."
+        ) from error
+
+
+def _answers() -> bool:
+    """Return whether a server of this release line is at the usual local address."""
+    try:
+        answer = httpx.get(f"{LOCAL}/api/admin/version", timeout=1.0)
+        version = str(answer.raise_for_status().json())
+    except (httpx.HTTPError, ValueError):
+        return False
+    return version.split(".")[:2] == prefect.__version__.split(".")[:2]
+
+
+def _start_temporary() -> str:
+    """Start a server of our own, on the user's Prefect database, and return its address.
+
+    It ends when this process has ended, however that happens, because its standard input closes
+    then. Until then it takes what Prefect still has to tell it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # As Prefect's own temporary server has it: no UI, and only the services that record runs.
+    flags = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.server", str(port)],
+        cwd=PROJECT,  # where -m looks first: not in the caller's folder
+        env=os.environ | flags,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in the terminal is for us alone
+    )
+    _wait_for(address := f"http://127.0.0.1:{port}/api", process)
+    return address
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    limit = float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+    deadline = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{address}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(
+        "The temporary Prefect server did not start: type `prefect server start` to see why, or to "
+        "use that one instead."
+    )
+
+
+def _serve(port: int) -> None:
+    """Serve until standard input closes."""
+    import uvicorn
+
+    def watch() -> None:
+        sys.stdin.read()
+        server.should_exit = True
+
+    create = "prefect.server.api.server:create_app"
+    server = uvicorn.Server(uvicorn.Config(create, factory=True, port=port, log_level="critical"))
+    threading.Thread(target=watch, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

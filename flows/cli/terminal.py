@@ -1,0 +1,102 @@
+"""What a person at a terminal sees of a run."""
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from cyclopts import CycloptsError, UnusedCliTokensError
+from pydantic import ValidationError
+
+from artifacts import layout
+from reporting.progress import console
+from tasks.errors import ARGUMENT_ERRORS
+
+_PROJECT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("flows", "tasks", "reporting", "registry", "artifacts", "classifier")
+
+
+class ProjectLogHandler(logging.Handler):
+    """Shows what the project's code logs; what Prefect says of itself goes to the log file."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record that comes from one of the project's packages."""
+        path = Path(record.pathname)
+        if path.is_relative_to(_PROJECT) and path.relative_to(_PROJECT).parts[0] in _PACKAGES:
+            style = "yellow" if record.levelno >= logging.WARNING else None
+            console().print(record.getMessage(), style=style, markup=False, soft_wrap=True)
+
+
+def say(sentence: str) -> None:
+    """Print one line on standard error."""
+    console().print(sentence, markup=False, soft_wrap=True)
+
+
+def print_summary(result: dict[str, Any], *, ui: bool) -> None:
+    """Print the closing lines of a train flow; `ui`: whether there is one to look at."""
+    from prefect.utilities.urls import url_for
+
+    report = layout.root() / result["report"] / "report.html"
+    shown = {
+        "accuracy": f"{result['test_accuracy']:.4f}",
+        "errors": f"{result['errors']:,} of {result['test_rows']:,} test images",
+        "report": str(report),
+    }
+    if ui:
+        shown["UI"] = str(url_for("flow-run", obj_id=_flow_run_id(report)))
+    shown["next"] = _next(result)
+    sys.stdout.write("\n" + "".join(f"{name:<10} {text}\n" for name, text in shown.items()))
+
+
+def _flow_run_id(report: Path) -> str:
+    import json
+
+    return str(json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["flow_run_id"])
+
+
+def print_preflight(found: dict[str, Any], *, ui: bool) -> None:  # noqa: ARG001 - as print_summary
+    """Print the checks, devices and timings of a preflight."""
+    from tasks import preflight
+
+    table = preflight.rows(found)
+    wide = max(len(row["check"]) for row in table)
+    for row in table:
+        sys.stdout.write(f"{row['check']:<{wide}}  {row['result']:<6} {row['found']}\n")
+
+
+def print_error(error: Exception, *, debug: bool) -> int:
+    """Print one sentence about what went wrong, and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    bad_argument = isinstance(error, (*ARGUMENT_ERRORS, CycloptsError, ValidationError))
+    say(f"Error: {_sentence(error)}")
+    if not bad_argument:
+        for note in getattr(error, "__notes__", []):
+            say(f"Log: {note}")
+    return 2 if bad_argument else 1
+
+
+def _sentence(error: Exception) -> str:
+    cause = error if isinstance(error, ValidationError) else error.__cause__
+    if isinstance(cause, ARGUMENT_ERRORS):  # from within the parsing
+        return str(cause)
+    if isinstance(error, UnusedCliTokensError):
+        return f"There is no option before {' '.join(error.unused_tokens or ())!r}: name one."
+    if not isinstance(cause, ValidationError):
+        return str(error) or type(error).__name__
+    first = cause.errors()[0]
+    argument: Any = getattr(error, "argument", None)
+    name = str(first["loc"][-1] if first["loc"] else argument.name)
+    option = "--" + name.removeprefix("--").replace("_", "-")
+    return f"{option} is {first['input']!r}: {first['msg'].replace('Input should', 'it should')}."
+
+
+def _next(result: dict[str, Any]) -> str:
+    """Return the command that is most worth typing now."""
+    dataset = "" if result["dataset"] == "mnist" else f" --dataset {result['dataset']}"
+    better = {"post": "mlp", "mlp": "cnn"}.get(result["recipe"])
+    return f"./run train{dataset}" + (f" --recipe {better}" if better else " --help")

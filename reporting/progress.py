@@ -1,0 +1,52 @@
+"""Progress of a long step: a bar in a terminal, a progress artifact in the UI."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+UI_SECONDS = 2.0  # between two updates of the artifact: each is a request
+
+#: Called with what is done so far and, where it is known, the total.
+Advance = Callable[[float, float | None], None]
+
+
+@cache
+def console() -> Console:
+    """Return standard error, which shows everything that is not a result."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(title: str, *, in_bytes: bool = False) -> Iterator[Advance]:
+    """Show a bar while the block runs; nothing where standard error is not a terminal."""
+    amount = DownloadColumn() if in_bytes else TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), amount, TimeRemainingColumn())
+    shown = Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
+    with shown:
+        line = shown.add_task(title, total=None if in_bytes else 1)
+        yield lambda done, total: shown.update(line, completed=done, total=total)
+
+
+@contextmanager
+def ui_progress(title: str) -> Iterator[Advance]:
+    """Show a progress artifact in the UI, updated every two seconds and at the end."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+    number = cast("UUID", create_progress_artifact(0.0, description=title))  # a flow is synchronous
+    last = time.monotonic()
+
+    def advance(done: float, total: float | None) -> None:
+        nonlocal last
+        if total and (done >= total or time.monotonic() - last > UI_SECONDS):
+            last = time.monotonic()
+            update_progress_artifact(number, 100 * done / total)
+
+    yield advance

@@ -1,0 +1,126 @@
+"""The Prefect UI with the deployments of prefect.yaml and a worker, until Ctrl-C or TERM.
+
+Not sh: what sh starts with & ignores SIGINT, to which Prefect's worker turns the TERM that it gets,
+so that such a worker cannot be ended politely.
+"""  # noqa: INP001 - a script, not a package
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+#: Seconds that a process gets to end by itself: together less than the ten that supervisors allow.
+GRACE_SECONDS = 4.0
+START_SECONDS = 120
+
+Process = subprocess.Popen[bytes]
+
+
+def main() -> None:
+    """Start server and worker, and end both when either of them or the user ends it."""
+    port = int(os.environ.setdefault("PREFECT_SERVER_API_PORT", "4200"))
+    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            fail(f"Port {port} is in use: end what listens there, or set PREFECT_SERVER_API_PORT.")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    processes: list[Process] = []
+    try:
+        say(f"Starting the UI at http://{HOST}:{port}; Ctrl-C ends it")
+        processes.append(start("server", "start", quiet=True))
+        wait_for_server(processes[0], port)
+        prefect("work-pool", "create", "local", "--type", "process", "--overwrite", quiet=True)
+        prefect("deploy", "--all")
+        processes.append(start("worker", "start", "--pool", "local"))
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
+        fail("The server ended." if processes[0].poll() is not None else "The worker ended.")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        for process in reversed(processes):  # the worker first: it reports to the server
+            end(process)
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of Prefect in this environment."""
+    return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+
+
+def start(*arguments: str, quiet: bool = False) -> Process:
+    """Start Prefect in a session of its own, where Ctrl-C in the terminal does not reach it."""
+    output = subprocess.DEVNULL if quiet else None
+    return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=output, start_new_session=True)
+
+
+def prefect(*arguments: str, quiet: bool = False) -> None:
+    """Run Prefect to its end; it says itself what went wrong."""
+    output = subprocess.DEVNULL if quiet else None
+    if subprocess.run(command(*arguments), cwd=ROOT, stdout=output, check=False).returncode:
+        fail(f"`prefect {' '.join(arguments)}` failed.")
+
+
+def wait_for_server(server: Process, port: int) -> None:
+    """Return when the server answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(port):
+        if server.poll() is not None:
+            fail(f"The server did not start: `PREFECT_SERVER_API_PORT={port} prefect server start`")
+        if time.monotonic() > deadline:
+            fail(f"The server did not answer within {START_SECONDS} s.")
+        time.sleep(0.2)
+
+
+def answers(port: int) -> bool:
+    """Whether a Prefect server is ready at the port."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def end(process: Process) -> None:
+    """End a process and what it started: by TERM, and after a while by KILL."""
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        say("Killing what does not end")
+    with suppress(ProcessLookupError):  # nothing is left of it
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    """Answer a signal: leave main() with the exit code that shells use for it."""
+    say("Ending worker and server")
+    sys.exit(128 + number)
+
+
+def say(text: str) -> None:
+    """Tell the user."""
+    sys.stderr.write(f"{text}\n")
+
+
+def fail(text: str) -> NoReturn:
+    """Leave with one sentence and exit code 1."""
+    sys.exit(text)
+
+
+if __name__ == "__main__":
+    main()

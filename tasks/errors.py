@@ -1,0 +1,9 @@
+"""The errors of both foundations, which know nothing of each other."""
+
+import artifacts.errors
+import classifier.errors
+
+#: One or two sentences for the user: exit code 1.
+INPUT_ERRORS = (artifacts.errors.InputError, classifier.errors.InputError)
+#: The same about an argument: exit code 2.
+ARGUMENT_ERRORS = (artifacts.errors.ArgumentError, classifier.errors.ArgumentError)

@@ -1,0 +1,126 @@
+"""Figures: what is drawn, in which order and colour, for every shape of image."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from classifier.evaluation import figures
+
+CLASSES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def rows():
+    """Thirty images of one grey each, their labels, and what a model might say of them."""
+    random = np.random.default_rng(0)
+    images = np.broadcast_to(np.linspace(0, 1, 30, dtype=np.float32)[:, None, None], (30, 8, 8))
+    labels = random.integers(0, 3, 30).astype(np.uint8)
+    chances = random.dirichlet(np.ones(3), 30).astype(np.float32)
+    return images, labels, chances.argmax(1).astype(np.uint8), chances
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.images]
+
+
+def shown(figure):
+    """The row of `rows` that each cell shows, told by its grey."""
+    greys = [float(axes.images[0].get_array().mean()) for axes in figure.axes if axes.images]
+    return [round(29 * grey) for grey in greys]
+
+
+def test_samples_are_distinct_rows_under_their_own_names(rows):
+    images, labels, _, _ = rows
+    figure = figures.sample_grid(images, labels, CLASSES, seed=1)
+    assert len(figure.axes) == 15
+    assert len(set(shown(figure))) == 15
+    assert titles(figure) == [CLASSES[labels[row]] for row in shown(figure)]
+    assert all(not axes.axison for axes in figure.axes)
+
+
+def test_the_seed_decides_what_is_drawn(rows):
+    images, labels, _, _ = rows
+    draws = [shown(figures.sample_grid(images, labels, CLASSES, seed=seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_predictions_are_green_where_right_and_red_where_wrong(rows):
+    images, labels, predictions, _ = rows
+    figure = figures.prediction_grid(images, labels, predictions, CLASSES)
+    colours = [to_hex(axes.title.get_color()) for axes in figure.axes]
+    order = shown(figure)
+    right = [labels[row] == predictions[row] for row in order]
+    assert colours == [figures.RIGHT if ok else figures.WRONG for ok in right]
+    assert {True, False} == set(map(bool, right))
+    assert titles(figure) == [f"{CLASSES[labels[i]]}/{CLASSES[predictions[i]]}" for i in order]
+
+
+def test_mistakes_are_the_wrong_ones_with_the_surest_first(rows):
+    images, labels, predictions, chances = rows
+    figure = figures.mistakes(images, labels, predictions, chances, CLASSES)
+    order = shown(figure)
+    wrong = [row for row in range(30) if labels[row] != predictions[row]]
+    assert order == sorted(wrong, key=lambda row: -chances[row].max())[:15]
+    assert titles(figure)[0].endswith(f" {int(100 * chances[order[0]].max())} %")
+
+
+def test_a_model_without_mistakes_is_said_to_have_none(rows):
+    images, labels, _, chances = rows
+    figure = figures.mistakes(images, labels, labels, chances, CLASSES)
+    assert not titles(figure)
+    assert [text.get_text() for text in figure.texts] == ["No mistakes"]
+
+
+def test_fewer_images_than_cells_leave_cells_empty(rows):
+    images, labels, _, _ = rows
+    figure = figures.sample_grid(images[:4], labels[:4], CLASSES, rows=2, columns=3)
+    assert len(figure.axes) == 6
+    assert sorted(shown(figure)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1), (9, 20, 3)])
+def test_images_of_every_shape_are_drawn(tmp_path, shape):
+    images = np.random.default_rng(0).random((5, *shape), dtype=np.float32)
+    figure = figures.sample_grid(images, np.zeros(5, np.uint8), ("only", "other"), rows=1)
+    figures.save(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    in_colour = np.ptp(pixels, axis=2).max() > 30
+    assert in_colour == (shape[-1] == 3)
+
+
+def test_confusion_shows_each_count_and_colours_by_share_of_its_row():
+    figure = figures.confusion([[90, 10], [0, 5]], ("cat", "dog"))
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["90", "10", "0", "5"]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.9, 0.1], [0, 1]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+
+
+def test_confusion_of_many_classes_thins_its_names_and_drops_its_counts():
+    (axes,) = figures.confusion(np.eye(256, dtype=int).tolist(), tuple(map(str, range(256)))).axes
+    assert not axes.texts
+    assert len(axes.get_xticks()) <= 32
+
+
+def test_curves_end_with_the_last_values(rows):
+    history = {"loss": [2.0, 1.0], "train_accuracy": [0.5, 0.75], "validation_accuracy": [0.4, 0.7]}
+    left, right = figures.curves(history).axes
+    assert [line.get_label() for line in left.lines] == ["train 1.0000"]
+    assert [line.get_label() for line in right.lines] == ["train 0.7500", "validation 0.7000"]
+    assert list(right.lines[1].get_xdata()) == [1, 2]
+    _, right = figures.curves(history | {"validation_accuracy": None}).axes
+    assert len(right.lines) == 1
+
+
+def test_equal_figures_give_equal_bytes_that_name_no_software(tmp_path, rows):
+    images, labels, _, _ = rows
+    for name in ("a", "b"):
+        figures.save(figures.sample_grid(images, labels, CLASSES), tmp_path / f"{name}.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert content == (tmp_path / "b.png").read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        assert "Software" not in picture.info

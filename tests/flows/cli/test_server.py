@@ -1,0 +1,144 @@
+"""Which Prefect server a run reports to: the configured one, a local one that fits, or its own."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import FIXTURE, PROJECT, CommandLine
+
+#: As `python -m flows`, but the usual local address is one where nothing listens, and the address
+#: of the server that the run reports to is the last line on standard error.
+RUN = """
+import os, sys
+from contextlib import contextmanager
+from flows.cli import app
+os.environ |= app.SETTINGS  # Prefect reads them when it is imported, which is now
+from flows.cli import server
+
+@contextmanager
+def report_address(choose=server.choose):
+    with choose() as address:
+        yield address
+        print(server.PREFECT_API_URL.value(), file=sys.stderr)
+
+server.LOCAL, server.choose = "http://127.0.0.1:9", report_address
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+@contextmanager
+def answering(status, body, monkeypatch, *, after=0.0):
+    """A web server at what is then the usual local address, with one answer to everything."""
+    from flows.cli import server
+
+    over = threading.Event()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            over.wait(after)
+            with suppress(ConnectionError):  # who asked has gone
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as web:
+        monkeypatch.setattr(server, "LOCAL", f"http://127.0.0.1:{web.server_port}")
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        over.set()
+        web.shutdown()
+
+
+@pytest.fixture
+def unconfigured():
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+def listens(address):
+    with socket.socket() as probe:
+        return probe.connect_ex(address) == 0
+
+
+def test_the_configured_server_is_used_whatever_answers_elsewhere(server, monkeypatch):
+    import prefect
+
+    with answering(200, prefect.__version__, monkeypatch) as ours, ours.choose() as address:
+        assert f"{address}/api" == server == ours.PREFECT_API_URL.value()
+
+
+def test_a_configured_server_that_does_not_answer_is_named_with_the_remedy(root, flows):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = flows("train", "--dataset", "folder", "--json")
+    assert done.code == 1
+    assert "http://127.0.0.1:9/api" in done.sentence
+    assert "unset PREFECT_API_URL" in done.sentence
+    assert not root.exists()
+
+
+def test_a_local_server_of_this_release_line_is_used(unconfigured, monkeypatch):
+    import prefect
+
+    line = ".".join(prefect.__version__.split(".")[:2])
+    with answering(200, f"{line}.999", monkeypatch) as ours, ours.choose() as address:
+        assert address == ours.LOCAL
+        assert ours.PREFECT_API_URL.value() == f"{ours.LOCAL}/api"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, "2.20.3"), (200, "3.999.0"), (200, {"detail": "hello"}), (404, "no"), (500, "sorry")],
+)
+def test_a_local_server_that_does_not_fit_is_not_used(unconfigured, monkeypatch, status, body):
+    with answering(status, body, monkeypatch) as ours:
+        assert not ours._answers()
+
+
+def test_a_local_server_that_does_not_answer_is_not_waited_for(unconfigured, monkeypatch):
+    import prefect
+
+    with answering(200, prefect.__version__, monkeypatch, after=120) as ours:
+        asked = time.monotonic()
+        assert not ours._answers()
+        assert time.monotonic() - asked < 60  # a second, on a quiet machine
+
+
+def test_without_any_server_a_temporary_one_comes_and_goes_with_the_run(tmp_path):
+    caller = tmp_path / "caller"
+    shutil.copytree(FIXTURE, caller / "mine")
+    (caller / "flows.py").write_text("raise SystemExit('not this one')")
+    done = CommandLine(caller, server=None).python(
+        "-P",  # as ./run: modules are not looked for in the caller's folder
+        "-c",
+        RUN,
+        *("train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json"),
+        *("--data", "results", "--source", "mine"),
+        PREFECT_HOME=str(tmp_path / "home"),
+        PYTHONPATH=str(PROJECT),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["steps"].values()) == {"ran"}
+    assert (caller / "results" / result["report"] / "report.html").is_file()
+    assert (tmp_path / "home" / "prefect.db").is_file()
+
+    api = done.stderr.splitlines()[-1]
+    host, port = api.removeprefix("http://").removesuffix("/api").split(":")
+    deadline = time.monotonic() + 60
+    while listens((host, int(port))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not listens((host, int(port)))
