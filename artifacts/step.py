@@ -29,6 +29,7 @@ from prefect.transactions import IsolationLevel, Transaction, get_transaction
 from artifacts import artifact, layout, policy, records
 from artifacts.artifact import Artifact, Draft
 from artifacts.code import CodeRule, files_of, project_root, source_file
+from artifacts.files import explain_write_errors
 from artifacts.keys import Extra, KeyRule
 from artifacts.outcomes import Outcome
 
@@ -162,8 +163,9 @@ def _record(request: policy.KeyRequest, rule: KeyRule, made: Artifact) -> None:
         if transaction is not None:
             transaction.write_on_commit = False
         return
-    records.write_components(str(request.key), request.components or {})
-    records.write(str(request.key), made)
+    with explain_write_errors(layout.root()):
+        records.write_components(str(request.key), request.components or {})
+        records.write(str(request.key), made)
 
 
 def _remove_scratch(done: Transaction) -> None:

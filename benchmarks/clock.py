@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
+from classifier.training.precision import has_fast_bf16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -58,6 +62,8 @@ def interleaved(
 
 
 def machine() -> str:
-    """Cores and load, which explain a strange figure."""
+    """Return cores, instructions and load, which explain a strange figure."""
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
-    return f"{os.cpu_count()} cores, load average {load}"
+    fast = "bf16 in hardware" if has_fast_bf16("cpu") else "no bf16 in hardware"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{os.cpu_count()} cores, {kind}, {fast}, load average {load}"

@@ -14,6 +14,7 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # terminal.py shows the project's lines
     "PREFECT_LOGGING_EXTRA_LOGGERS": "classifier",  # its warnings reach the UI
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # so does none from before a run
 }
 
 #: Place and help of each command; a command is imported when it is asked for.
@@ -44,9 +45,11 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 def _launch(arguments: list[str]) -> int:
     from flows.cli import terminal
+    from reporting.log import listening
 
     try:
-        return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
+        with listening(terminal.ProjectLogHandler()):  # also while flows are imported
+            return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
     except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
         return terminal.print_error(error, debug="--debug" in arguments)
 
@@ -106,11 +109,10 @@ def _app() -> Any:
 
 def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from flows.cli import server, terminal
-    from reporting.log import listening
     from tasks.errors import INPUT_ERRORS
 
     show = getattr(terminal, SHOWN[flow.name])
-    with server.choose() as address, listening(terminal.ProjectLogHandler()):
+    with server.choose() as address:
         if address:
             terminal.say(f"Using the Prefect server at {address}")
 

@@ -1,4 +1,4 @@
-"""Devices: what is asked for and cannot be had is said in a sentence."""
+"""Devices: a lack of memory is one sentence."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from classifier import devices
 from classifier.errors import InputError
 
 
-def test_more_memory_than_there_is_is_told_with_what_was_asked_for():
+def test_a_lack_of_memory_is_named_with_what_was_asked_for():
     with (
         pytest.raises(
             InputError,

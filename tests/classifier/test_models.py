@@ -1,4 +1,4 @@
-"""Models on disk: what is loaded says what was saved, whatever the network is made of."""
+"""Models on disk: a loaded model predicts what the saved one did, whatever its network."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ NETWORKS = {"tied": Tied, "deep": deep}
         ("deep", (16, 16, 3)),
     ],
 )
-def test_a_model_that_was_saved_and_loaded_says_the_same(tmp_path, monkeypatch, name, shape):
+def test_a_model_that_was_saved_and_loaded_predicts_the_same(tmp_path, monkeypatch, name, shape):
     own = Dataset(name="own", shape=shape, classes=("a", "b", "c"), networks=NETWORKS)
     monkeypatch.setitem(datasets.declared(), "own", (own, tmp_path))
     about = Description(dataset="own", shape=shape, classes=own.classes, source="0" * 64)

@@ -1,4 +1,4 @@
-"""Whatever strikes a run, and whenever: the next one completes, and nothing half-made stays."""
+"""Whatever strikes a run, and whenever: the next one completes, and nothing incomplete stays."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_the_moments_are_spread_over_all_steps(struck):
     assert done == set(range(len(STEPS) + 1))
 
 
-def test_the_fault_struck_and_was_told_in_a_sentence(struck):
+def test_the_fault_struck_and_is_one_sentence(struck):
     fault, attempts = struck
     for attempt in attempts:
         if fault == "kill":

@@ -98,3 +98,19 @@ def test_another_recipe_trains_again_on_the_same_table(shapes):
 def test_another_network_trains_again(shapes):
     ran = shapes.ran_after(("(shape[2], 16,", "(shape[2], 8,"), ("(16, 32,", "(8, 32,"))
     assert ran >= {"train", "evaluate", "plot"}
+
+
+def test_a_file_that_cannot_be_used_leaves_the_other_datasets_usable(project):
+    (project.folder / "classifier" / "datasets" / "broken.py").write_text("1 / 0\n")
+    named = "broken.py cannot be used (ZeroDivisionError: division by zero)."
+    listed = project("datasets", "--json")
+    assert listed.returncode == 0
+    assert "mnist" in [row["dataset"] for row in json.loads(listed.stdout)]
+    assert named in listed.stderr
+    options = ("--recipe", "post", "--epochs", "1", "--limit", "50", "--json")
+    trained = project("train", "--dataset", "folder", *options)
+    assert trained.returncode == 0, trained.stderr
+    assert named in trained.stderr
+    assert "UserWarning" not in trained.stderr
+    asked = project("train", "--dataset", "broken", *options)
+    assert asked.returncode == 2

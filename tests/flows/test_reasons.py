@@ -54,7 +54,7 @@ def test_an_input_that_is_another_is_named_with_both_digests(root):
     assert reasons()["evaluate"] == f"its model changed ({old}… -> {new}…)"
 
 
-def test_it_is_held_against_the_record_that_was_used_last(root):
+def test_it_is_compared_with_the_record_that_was_used_last(root):
     run()
     run(seed=1)
     assert ran(run()) == set()
@@ -62,7 +62,7 @@ def test_it_is_held_against_the_record_that_was_used_last(root):
     assert reasons()["train"] == "seed 0 -> 2"
 
 
-def test_what_is_missing_or_refreshed_is_said(root):
+def test_what_is_missing_or_refreshed_is_named(root):
     first = run()
     next(root.glob("cache/pictures/*/samples.png")).unlink()
     run()
@@ -105,9 +105,9 @@ def forget_code():
 def test_several_changes_are_counted():
     from artifacts.keys import SHOWN, shorten
 
-    said = [f"seed {n} -> 9" for n in range(SHOWN + 2)]
-    assert shorten(said) == "; ".join([*said[:SHOWN], "2 more"])
-    assert shorten(said[: SHOWN + 1]) == "; ".join(said[: SHOWN + 1])
+    sentences = [f"seed {n} -> 9" for n in range(SHOWN + 2)]
+    assert shorten(sentences) == "; ".join([*sentences[:SHOWN], "2 more"])
+    assert shorten(sentences[: SHOWN + 1]) == "; ".join(sentences[: SHOWN + 1])
 
 
 def test_code_that_changed_is_named_and_can_be_adopted(project):
@@ -126,9 +126,9 @@ def test_code_that_changed_is_named_and_can_be_adopted(project):
         )
 
     first = trained()
-    optimisation = project.folder / "classifier" / "training" / "schedules.py"
-    text = optimisation.read_text()
-    optimisation.write_text(text.replace("return peak", "return 1 * peak", 1))
+    schedules = project.folder / "classifier" / "training" / "schedules.py"
+    text = schedules.read_text()
+    schedules.write_text(text.replace("return peak", "return 1 * peak", 1))
     assert "train/folder: models/" in flow("cache", "adopt", "--dry-run").stdout
     (adopted,) = json.loads(flow("cache", "adopt", "--json").stdout)
     assert adopted == {
@@ -146,7 +146,7 @@ def test_code_that_changed_is_named_and_can_be_adopted(project):
     assert "after classifier/training/schedules.py changed" in explained
     assert "adopted on " in explained
     assert "adopted on " in flow("cache", "lineage", first["model"]).stdout
-    optimisation.write_text(text.replace("return peak", "return 2 * peak / 2", 1))
+    schedules.write_text(text.replace("return peak", "return 2 * peak / 2", 1))
     done = project("train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json")
     assert ran(json.loads(done.stdout)) == {"train"}
     assert "train runs: classifier/training/schedules.py changed" in done.stderr

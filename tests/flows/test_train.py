@@ -15,7 +15,7 @@ def the_file(root, pattern):
     return found
 
 
-def test_the_first_run_makes_everything(root):
+def test_the_first_run_runs_every_step(root):
     result = run()
     assert ran(result) == set(STEPS)
     assert result["dataset"] == "folder"
@@ -147,9 +147,9 @@ def test_code_counts_but_comments_and_docstrings_do_not(project):
         return ran(json.loads(done.stdout))
 
     assert steps() == set(STEPS)
-    optimisation = project.folder / "classifier" / "training" / "schedules.py"
-    text = optimisation.read_text()
-    optimisation.write_text(text.replace('"""', '"""Another docstring: ', 1) + "\n# more\n")
+    schedules = project.folder / "classifier" / "training" / "schedules.py"
+    text = schedules.read_text()
+    schedules.write_text(text.replace('"""', '"""Another docstring: ', 1) + "\n# more\n")
     assert steps() == set()
-    optimisation.write_text(text.replace("return peak", "return 1 * peak", 1))
+    schedules.write_text(text.replace("return peak", "return 1 * peak", 1))
     assert steps() == {"train"}

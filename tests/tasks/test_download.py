@@ -13,8 +13,8 @@ from tasks.download import download, local_digest
 from tests.classifier.sources.loopback import (
     DIGESTS,
     UNPACKED,
+    contents,
     digits,
-    held,
     in_turn,
     reset,
     status,
@@ -44,7 +44,7 @@ def mirror(web, root, monkeypatch):
 
 def nothing_half_written(root):
     return not any(
-        (root / "cache" / name).exists() and held(root / "cache" / name) for name in KEPT
+        (root / "cache" / name).exists() and contents(root / "cache" / name) for name in KEPT
     )
 
 
@@ -54,7 +54,7 @@ KEPT = ("raw", "staging")
 def test_a_mirror_that_is_busy_twice_is_asked_a_third_time(mirror, root):
     mirror.answers[FIRST] = in_turn(status(503), status(503), mirror.answers[FIRST])
     raw = fetch()
-    assert held(raw.path) == UNPACKED
+    assert contents(raw.path) == UNPACKED
     assert raw.metadata["source"] == f"{mirror.url}/mnist"
     assert mirror.asked.count(FIRST) == 3
     assert list((root / "cache" / "staging").iterdir()) == []
@@ -70,7 +70,7 @@ def test_a_mirror_that_stays_busy_is_given_up_after_three_attempts(mirror, root)
 
 def test_a_connection_that_was_reset_is_tried_again(mirror):
     mirror.answers[LAST] = in_turn(reset, mirror.answers[LAST])
-    assert held(fetch().path) == UNPACKED
+    assert contents(fetch().path) == UNPACKED
     assert mirror.asked.count(LAST) == 2
 
 

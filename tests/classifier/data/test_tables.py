@@ -40,7 +40,7 @@ def assert_rows(rows, images, labels):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A table of 200 real digits, with the images and labels that it was made from."""
+    """A table of 200 real digits, with the images and labels that it was written from."""
     folder = tmp_path_factory.mktemp("digits")
     images, labels = (
         idx.read(MNIST / f"t10k-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1")
@@ -163,8 +163,8 @@ def test_parts_follow_each_other_by_name_and_keep_their_sources_to_themselves(tm
     images, labels = noise(30, SMALL)
     for number in (2, 0, 1):
         rows = slice(10 * number, 10 * number + 10)
-        told = replace(SMALL, source=f"{number}" * 64)
-        tables.write(part(tmp_path, number=number), images[rows], labels[rows], told)
+        about = replace(SMALL, source=f"{number}" * 64)
+        tables.write(part(tmp_path, number=number), images[rows], labels[rows], about)
     assert_rows(tables.read(tmp_path, "train"), images, labels)
     assert_rows(tables.read(tmp_path, "train", limit=25), images[:25], labels[:25])
     assert tables.rows(tmp_path, "train") == 30
@@ -194,7 +194,7 @@ def test_a_row_group_of_large_images_has_fewer_rows(tmp_path):
 
 
 def peak_of_writing(count, path):
-    """Most bytes held by NumPy and by Arrow while `count` images of 16x16 are written."""
+    """Most bytes allocated by NumPy and by Arrow while `count` images of 16x16 are written."""
     description = replace(SMALL, shape=(16, 16))
     image, _ = noise(1, description)
     images, labels = np.broadcast_to(image, (count, 16, 16)), np.zeros(count, np.uint8)

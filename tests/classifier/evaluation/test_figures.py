@@ -18,8 +18,8 @@ def rows():
     random = np.random.default_rng(0)
     images = np.broadcast_to(np.linspace(0, 1, 30, dtype=np.float32)[:, None, None], (30, 8, 8))
     labels = random.integers(0, 3, 30).astype(np.uint8)
-    chances = random.dirichlet(np.ones(3), 30).astype(np.float32)
-    return images, labels, chances.argmax(1).astype(np.uint8), chances
+    probabilities = random.dirichlet(np.ones(3), 30).astype(np.float32)
+    return images, labels, probabilities.argmax(1).astype(np.uint8), probabilities
 
 
 def titles(figure):
@@ -52,24 +52,24 @@ def test_predictions_are_green_where_right_and_red_where_wrong(rows):
     figure = figures.prediction_grid(images, labels, predictions, CLASSES)
     colours = [to_hex(axes.title.get_color()) for axes in figure.axes]
     order = shown(figure)
-    right = [labels[row] == predictions[row] for row in order]
-    assert colours == [figures.RIGHT if ok else figures.WRONG for ok in right]
-    assert {True, False} == set(map(bool, right))
+    correct = [labels[row] == predictions[row] for row in order]
+    assert colours == [figures.RIGHT if ok else figures.WRONG for ok in correct]
+    assert {True, False} == set(map(bool, correct))
     assert titles(figure) == [f"{CLASSES[labels[i]]}/{CLASSES[predictions[i]]}" for i in order]
 
 
 def test_mistakes_are_the_wrong_ones_with_the_surest_first(rows):
-    images, labels, predictions, chances = rows
-    figure = figures.mistakes(images, labels, predictions, chances, CLASSES)
+    images, labels, predictions, probabilities = rows
+    figure = figures.mistakes(images, labels, predictions, probabilities, CLASSES)
     order = shown(figure)
     wrong = [row for row in range(30) if labels[row] != predictions[row]]
-    assert order == sorted(wrong, key=lambda row: -chances[row].max())[:15]
-    assert titles(figure)[0].endswith(f" {int(100 * chances[order[0]].max())} %")
+    assert order == sorted(wrong, key=lambda row: -probabilities[row].max())[:15]
+    assert titles(figure)[0].endswith(f" {int(100 * probabilities[order[0]].max())} %")
 
 
 def test_a_model_without_mistakes_is_said_to_have_none(rows):
-    images, labels, _, chances = rows
-    figure = figures.mistakes(images, labels, labels, chances, CLASSES)
+    images, labels, _, probabilities = rows
+    figure = figures.mistakes(images, labels, labels, probabilities, CLASSES)
     assert not titles(figure)
     assert [text.get_text() for text in figure.texts] == ["No mistakes"]
 

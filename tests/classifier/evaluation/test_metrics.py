@@ -17,11 +17,11 @@ def answers():
 
 def test_agrees_with_the_definitions_written_out(answers):
     labels, probabilities = answers
-    said = probabilities.argmax(axis=1)
+    predictions = probabilities.argmax(axis=1)
     found = metrics.score(labels, probabilities)
     assert found["rows"] == 500
-    assert found["errors"] == np.sum(said != labels)
-    assert found["test_accuracy"] == pytest.approx(np.mean(said == labels))
+    assert found["errors"] == np.sum(predictions != labels)
+    assert found["test_accuracy"] == pytest.approx(np.mean(predictions == labels))
     exact = probabilities.astype(np.float64)
     assert found["log_loss"] == pytest.approx(
         -np.log(exact[np.arange(500), labels] / exact.sum(axis=1)).mean()
@@ -29,13 +29,15 @@ def test_agrees_with_the_definitions_written_out(answers):
     confusion = np.array(found["confusion"])
     for true in range(4):
         for predicted in range(4):
-            assert confusion[true, predicted] == np.sum((labels == true) & (said == predicted))
+            assert confusion[true, predicted] == np.sum(
+                (labels == true) & (predictions == predicted)
+            )
         entry = found["per_class"][true]
-        right = confusion[true, true]
+        correct = confusion[true, true]
         assert entry["class"] == true
         assert entry["support"] == confusion[true].sum()
-        assert entry["precision"] == pytest.approx(right / max(1, confusion[:, true].sum()))
-        assert entry["recall"] == pytest.approx(right / max(1, confusion[true].sum()))
+        assert entry["precision"] == pytest.approx(correct / max(1, confusion[:, true].sum()))
+        assert entry["recall"] == pytest.approx(correct / max(1, confusion[true].sum()))
 
 
 def test_a_class_without_rows_is_there_with_zeros(answers):

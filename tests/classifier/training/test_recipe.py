@@ -9,7 +9,7 @@ from classifier.training.recipe import NETWORKS, RECIPES, Recipe
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "sentence"),
     [
         ("learning_rate", -0.1, "value > 0"),
         ("learning_rate", float("nan"), "value > 0"),
@@ -22,8 +22,8 @@ from classifier.training.recipe import NETWORKS, RECIPES, Recipe
         ("optimiser", "lion", "sgd, adam, adamw"),
     ],
 )
-def test_rejects_an_absurd_value_and_names_its_option(name, value, said):
-    with pytest.raises(ArgumentError, match=f"--{name.replace('_', '-')} is .*{said}"):
+def test_rejects_an_absurd_value_and_names_its_option(name, value, sentence):
+    with pytest.raises(ArgumentError, match=f"--{name.replace('_', '-')} is .*{sentence}"):
         Recipe(**{name: value})
 
 

@@ -1,4 +1,4 @@
-"""Rows: every epoch sees each row once, whether they are held or stream."""
+"""Rows: every epoch sees each row once, in memory or streamed."""
 
 import math
 import subprocess
@@ -51,16 +51,16 @@ def numbers(images):
     return (pixels * torch.tensor([1, 256, 65536])).sum(1)
 
 
-def epochs_of(table, groups, batch, size=10**9, chosen=None):
-    """Epochs that hold `groups` row groups at a time; 0: all rows."""
+def sampler_of(table, groups, batch, size=10**9, mask=None):
+    """A sampler with `groups` row groups in memory at a time; 0: all rows."""
     source = rows.open_rows(table, "train", budget=groups * GROUP, to_device=as_tensors)
     assert isinstance(source, rows.StreamingRows if groups else rows.InMemoryRows)
-    kept = torch.ones(COUNT, dtype=torch.bool) if chosen is None else chosen
-    return sampler.BatchSampler(rows=source, mask=kept, batch=batch, micro_batch=size)
+    mask = torch.ones(COUNT, dtype=torch.bool) if mask is None else mask
+    return sampler.BatchSampler(rows=source, mask=mask, batch=batch, micro_batch=size)
 
 
 def epoch(epochs, seed=0, skipped=0):
-    """(row numbers, rows of the step, whether it ends) of each pass."""
+    """(row numbers, rows of the step, whether it ends) of each micro-batch."""
     return [
         (numbers(part.images).tolist(), part.step_rows, part.ends_step)
         for part in epochs.micro_batches(seed, skipped)
@@ -75,31 +75,29 @@ def epoch(epochs, seed=0, skipped=0):
     held_back=st.integers(0, 5_000),
 )
 @settings(deadline=None, max_examples=25)
-def test_every_epoch_takes_each_chosen_row_once_in_steps_of_a_batch(
+def test_every_epoch_has_each_training_row_once_in_steps_of_a_batch(
     table, groups, batch, size, held_back
 ):
-    chosen = sampler.train_mask(COUNT, held_back)
-    total = int(chosen.sum())
+    mask = sampler.train_mask(COUNT, held_back)
+    total = int(mask.sum())
     batch = min(batch, total)
-    seen = epoch(epochs_of(table, groups, batch, size, chosen))
-    assert (
-        sorted(n for part, _, _ in seen for n in part) == torch.nonzero(chosen).squeeze(1).tolist()
-    )
+    seen = epoch(sampler_of(table, groups, batch, size, mask))
+    assert sorted(n for part, _, _ in seen for n in part) == torch.nonzero(mask).squeeze(1).tolist()
     assert max(len(part) for part, _, _ in seen) <= size
-    steps, taken = [], 0
+    steps, rows_seen = [], 0
     for part, of, last in seen:
-        taken += len(part)
+        rows_seen += len(part)
         if last:
-            assert taken == of
-            steps.append(taken)
-            taken = 0
+            assert rows_seen == of
+            steps.append(rows_seen)
+            rows_seen = 0
     assert steps == [batch] * (total // batch) + [total % batch] * (total % batch > 0)
     assert len(steps) == math.ceil(total / batch)
 
 
 @pytest.mark.parametrize("groups", [0, 1, 2])
 def test_the_order_follows_from_the_seed_and_a_skip_leaves_the_rest_as_it_was(table, groups):
-    epochs = epochs_of(table, groups, batch=3_000)
+    epochs = sampler_of(table, groups, batch=3_000)
     whole = epoch(epochs, seed=1)
     assert epoch(epochs, seed=1) == whole
     assert epoch(epochs, seed=2) != whole
@@ -110,7 +108,7 @@ def test_the_order_follows_from_the_seed_and_a_skip_leaves_the_rest_as_it_was(ta
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_what_streams_is_shuffled_within_and_across_row_groups(table, groups):
-    order = [n for part, _, _ in epoch(epochs_of(table, groups, batch=128)) for n in part]
+    order = [n for part, _, _ in epoch(sampler_of(table, groups, batch=128)) for n in part]
     neighbours = sum(b == a + 1 for a, b in pairwise(order))
     assert neighbours < 50
     if groups > 1:
@@ -118,7 +116,7 @@ def test_what_streams_is_shuffled_within_and_across_row_groups(table, groups):
 
 
 def test_all_rows_in_one_step_come_as_they_lie_without_a_copy(table):
-    epochs = epochs_of(table, 0, batch=COUNT)
+    epochs = sampler_of(table, 0, batch=COUNT)
     (only,) = epochs.micro_batches(0, 0)
     assert only.images.data_ptr() == epochs.rows.images.data_ptr()
 

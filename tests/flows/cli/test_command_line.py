@@ -273,9 +273,7 @@ def full_disk(trained, tmp_path_factory, server):
 
 
 @pytest.mark.parametrize("step", FULL)
-def test_a_full_disk_is_told_in_a_sentence_and_nothing_is_left_half_written(
-    full_disk, trained, step
-):
+def test_a_full_disk_is_one_sentence_and_nothing_incomplete_stays(full_disk, trained, step):
     root, done = full_disk[step]
     assert done.code == 1
     assert done.sentence.startswith(f"Cannot write to {root}")
