@@ -75,7 +75,8 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that became read-only; the first error says why
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ REAL_SOURCE = os.environ.get("RETRAIN_SOURCE")
 # Before Prefect is imported: nothing of the user's own Prefect is read or written.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"  # what is logged in no run
 OURS = ("RETRAIN_DATA", "RETRAIN_SOURCE", "RETRAIN_CACHE_LIMIT")
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)

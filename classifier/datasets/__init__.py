@@ -5,7 +5,6 @@ preparation, networks and recipes of its own are optional. Everything else follo
 """
 
 import importlib
-import logging
 import math
 import pkgutil
 import re
@@ -33,8 +32,6 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # also a key in the UI
 MIN_CLASSES, MAX_CLASSES = 2, 256  # a label is a byte
 MAX_VALUES = 1 << 23  # of one image
 MIN_CNN_SIDE = 16  # pixels, for the default recipe `cnn`
-
-log = logging.getLogger(__name__)
 
 
 def resize_to_shape(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
@@ -127,22 +124,29 @@ class Dataset:
         return None
 
 
-@cache
 def declared() -> dict[str, tuple[Dataset, Path]]:
-    """Return every dataset by name, with the file that declares it.
+    """Return every dataset by name, with the file that declares it; `problems` are left out."""
+    return _declared()[0]
 
-    A file that cannot be used is left out with a warning, so that the others still work.
-    """
+
+def problems() -> list[str]:
+    """Return a sentence for each file that cannot be used, so that the others still work."""
+    return _declared()[1]
+
+
+@cache
+def _declared() -> tuple[dict[str, tuple[Dataset, Path]], list[str]]:
     found: dict[str, tuple[Dataset, Path]] = {}
+    wrong: list[str] = []
     for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
         try:
             dataset, path = _read(module)
             _check_against(found, dataset, path)
         except InputError as error:
-            log.warning("%s", error)
+            wrong.append(str(error))
         else:
             found[dataset.name] = (dataset, path)
-    return found
+    return found, wrong
 
 
 def _read(module: str) -> tuple[Dataset, Path]:

@@ -8,11 +8,15 @@ from artifacts.layout import SHA_256
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found: JSON-ready, and in words; the exit code is 1 where a check fails."""
+    """What a command found: JSON-ready, and in words; the exit code is 1 where a check fails.
+
+    Warnings go to standard error.
+    """
 
     found: Any
     text: str
     code: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def short(name: str) -> str:

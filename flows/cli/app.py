@@ -45,11 +45,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 def _launch(arguments: list[str]) -> int:
     from flows.cli import terminal
-    from reporting.log import listening
 
     try:
-        with listening(terminal.ProjectLogHandler()):  # also while flows are imported
-            return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
+        return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
     except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
         return terminal.print_error(error, debug="--debug" in arguments)
 
@@ -58,7 +56,7 @@ def _app() -> Any:
     """Build the commands; a flow's parameters are its options."""
     from cyclopts import App, Parameter
 
-    from flows.cli import cache
+    from flows.cli import cache, terminal
 
     app = App(
         name="run",
@@ -101,6 +99,8 @@ def _app() -> Any:
         answer = command(*bound.args, **bound.kwargs)
         if answer is None:  # --help
             return 0
+        for warning in answer.warnings:
+            terminal.say(warning)
         sys.stdout.write((dumps(answer.found) if json else answer.text) + "\n")
         return int(answer.code)
 
@@ -109,10 +109,11 @@ def _app() -> Any:
 
 def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from flows.cli import server, terminal
+    from reporting.log import listening
     from tasks.errors import INPUT_ERRORS
 
     show = getattr(terminal, SHOWN[flow.name])
-    with server.choose() as address:
+    with server.choose() as address, listening(terminal.ProjectLogHandler()):
         if address:
             terminal.say(f"Using the Prefect server at {address}")
 

@@ -48,7 +48,8 @@ def datasets() -> Answer:
         }
         for dataset in there
     ]
-    return Answer(found, "\n".join(line for row in found for line in _lines(row)))
+    lines = [line for row in found for line in _lines(row)]
+    return Answer(found, "\n".join(lines), warnings=tuple(declared.problems()))
 
 
 def _lines(row: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from artifacts import layout
+from classifier import datasets
 from reporting.progress import console
 from tasks.errors import ARGUMENT_ERRORS
 
@@ -74,7 +75,10 @@ def print_error(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     bad_argument = isinstance(error, (*ARGUMENT_ERRORS, CycloptsError, ValidationError))
     say(f"Error: {_sentence(error)}")
-    if not bad_argument:
+    if bad_argument:
+        for problem in datasets.problems():  # what was asked for may be one of these
+            say(problem)
+    else:
         for note in getattr(error, "__notes__", []):
             say(f"Log: {note}")
     return 2 if bad_argument else 1

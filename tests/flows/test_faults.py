@@ -47,7 +47,7 @@ def struck(request, tmp_path_factory, server):
     return fault, found
 
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_moments_are_spread_over_all_steps(struck):

@@ -114,3 +114,4 @@ def test_a_file_that_cannot_be_used_leaves_the_other_datasets_usable(project):
     assert "UserWarning" not in trained.stderr
     asked = project("train", "--dataset", "broken", *options)
     assert asked.returncode == 2
+    assert named in asked.stderr

@@ -110,6 +110,7 @@ def test_several_changes_are_counted():
     assert shorten(sentences[: SHOWN + 1]) == "; ".join(sentences[: SHOWN + 1])
 
 
+@pytest.mark.slow
 def test_code_that_changed_is_named_and_can_be_adopted(project):
     """An edit, adopted, runs nothing; the next one, not adopted, runs what it touches."""
 

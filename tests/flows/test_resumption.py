@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
 OPTIONS = ("train", "--dataset", "folder", "--recipe", "cnn", "--epochs", "60", "--json")
 
 

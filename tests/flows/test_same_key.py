@@ -74,6 +74,7 @@ def says(lock, started):
     return lock.exists() and f"process {started.process.pid} " in lock.read_text()
 
 
+@pytest.mark.slow
 def test_one_computes_and_the_other_waits_saying_what_for_and_reuses(start, root):
     first = start(*LONG)
     lock = training(root)
@@ -101,6 +102,7 @@ def test_started_at_once_each_step_runs_once(start):
         assert sorted((mine[step], other[step])) == ["cached", "ran"]
 
 
+@pytest.mark.slow
 def test_when_the_worker_is_killed_the_other_takes_its_place(start, root):
     first = start(*LONG)
     lock = training(root)
@@ -112,6 +114,7 @@ def test_when_the_worker_is_killed_the_other_takes_its_place(start, root):
     assert second.steps()["train"] == "ran"
 
 
+@pytest.mark.slow
 def test_other_keys_do_not_wait(start, root):
     first = start(*LONG)
     lock = training(root)

@@ -181,6 +181,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_memory_stays_near_the_budget_where_the_table_is_larger(tmp_path):
     """Of 153 MiB of images, 40 MiB at a time; besides them Arrow, and what torch needs to run."""
     about = tables.Description(dataset="noise", shape=(28, 28), classes=("a", "b"), source="-")

@@ -75,6 +75,7 @@ def test_each_epoch_of_post_agrees_with_numpy_in_float64_from_the_same_weights(d
             np.testing.assert_allclose(step, new - old, rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_final_losses_of_post_over_ten_seeds_agree_with_numpy_in_float64_as_distributions(data):
     """From the same weights, for as many epochs as the post; single runs may drift apart."""
     ours, theirs = [], []
