@@ -193,6 +193,11 @@ def _digest(stats: Mapping[str, FileStats]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def describe_difference(old: Path, new: Path) -> str:
+    """Say which files of the new folder differ from those of the old one."""
+    return _describe_difference(file_stats(old, {}), file_stats(new, {}))
+
+
 def _describe_difference(before: Mapping[str, FileStats], now: Mapping[str, FileStats]) -> str:
     both = before.keys() & now.keys()
     changed = {name for name in both if before[name].sha256 != now[name].sha256}

@@ -52,6 +52,7 @@ class KeyRule:
         group_by: the argument by whose value records are grouped; without that argument a step
             takes the group of its first input artifact.
         extra: further code, by the name of the argument that brings it.
+        environment: variables that the step reads, and that its key therefore holds otherwise.
     """
 
     step: str
@@ -60,6 +61,7 @@ class KeyRule:
     ignored: frozenset[str] = frozenset()
     group_by: str | None = None
     extra: tuple[tuple[str, Extra], ...] = ()
+    environment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not layout.GROUP.fullmatch(self.step):

@@ -118,7 +118,7 @@ def adopt(rules: Mapping[str, KeyRule], *, dry_run: bool = False) -> list[dict[s
 
 def _adopt(record: Record, rule: KeyRule, *, dry_run: bool) -> list[dict[str, str]]:
     old = record.components()
-    new = _with_present_code(old, rule)
+    new = with_present_code(old, rule)
     if new is None or find_damage(record.artifact):
         return []
     key = keys.key_of(new, record.place.partition("/")[2])
@@ -131,7 +131,7 @@ def _adopt(record: Record, rule: KeyRule, *, dry_run: bool) -> list[dict[str, st
     return [{"artifact": record.artifact.name, "step": record.place, "because": because}]
 
 
-def _with_present_code(old: KeyComponents, rule: KeyRule) -> KeyComponents | None:
+def with_present_code(old: KeyComponents, rule: KeyRule) -> KeyComponents | None:
     """Return the components of the same call under today's code; None if more than code differs."""
     try:
         code = rule.code(keys.parameters(old))

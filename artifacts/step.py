@@ -26,7 +26,7 @@ from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.transactions import IsolationLevel, Transaction, get_transaction
 
-from artifacts import artifact, layout, policy, records
+from artifacts import artifact, layout, machine, policy, records
 from artifacts.artifact import Artifact, Draft
 from artifacts.code import CodeRule, files_of, project_root, source_file
 from artifacts.files import explain_write_errors
@@ -34,6 +34,8 @@ from artifacts.keys import Extra, KeyRule
 from artifacts.outcomes import Outcome
 
 P = ParamSpec("P")
+#: (folder of a result, folder of another) -> how they differ more than they may, or None.
+Alike = Callable[[Path, Path], str | None]
 #: Of the step that is running in this context: the kind of its artifacts, and its request.
 _running: ContextVar[tuple[str, policy.KeyRequest]] = ContextVar("running")
 
@@ -42,6 +44,8 @@ class Step(Task[P, Artifact]):
     """A task whose records lie below the data root of the call, which may change between calls."""
 
     rule: KeyRule
+    alike: Alike | None
+    unavailable: tuple[type[Exception], ...]
 
     def with_options(self, **options: Any) -> Task[P, Artifact]:
         """As `Task.with_options`, with the records of the present data root."""
@@ -68,6 +72,9 @@ def step(
     by_value: tuple[type, ...] = (),
     group_by: str | None = None,
     code: Mapping[str, Extra] | None = None,
+    environment: tuple[str, ...] = (),
+    alike: Alike | None = None,
+    unavailable: tuple[type[Exception], ...] = (),
     **options: Any,
 ) -> Callable[[Callable[P, Artifact]], Step[P]]:
     """Make a cached Prefect task of a function that returns an artifact.
@@ -80,6 +87,11 @@ def step(
         group_by: the argument by whose value records are grouped, so that reasons compare like
             with like.
         code: further code, by the argument that brings it.
+        environment: variables that the step reads. An audit clears all others. What they lead to
+            must be in an argument, such as a digest of what lies there.
+        alike: compares two results where an audit cannot expect equal bytes: on another processor,
+            or where the metadata has `exact` False.
+        unavailable: errors that say that something outside is not there; an audit finds nothing.
         options: of `prefect.task`, such as retries.
 
     Raises:
@@ -97,6 +109,7 @@ def step(
             ignored=frozenset(ignored),
             group_by=group_by,
             extra=tuple((code or {}).items()),
+            environment=environment,
         )
         made: Step[P] = Step(
             _recorded(function, rule, kind),
@@ -112,7 +125,7 @@ def step(
             on_commit=[_remove_scratch],
             **{"task_run_name": task_run_name} | options,
         )
-        made.rule = rule
+        made.rule, made.alike, made.unavailable = rule, alike, unavailable
         return made
 
     return decorate
@@ -140,6 +153,8 @@ def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Call
             "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "seconds": time.monotonic() - start,
             "why": request.why,
+            "machine": machine.describe(),
+            "ignored": _ignored(function, rule, args, kwargs),
         }
         made = replace(made, metadata=made.metadata | about)
         _record(request, rule, made)
@@ -147,6 +162,16 @@ def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Call
         return made
 
     return run
+
+
+def _ignored(
+    function: Callable[P, Artifact], rule: KeyRule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments that are not in the key, as far as JSON can hold them."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    plain = str | int | float | bool | None
+    return {n: v for n, v in bound.arguments.items() if n in rule.ignored and isinstance(v, plain)}
 
 
 def _record(request: policy.KeyRequest, rule: KeyRule, made: Artifact) -> None:

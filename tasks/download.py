@@ -11,6 +11,7 @@ from prefect.tasks import exponential_backoff
 from artifacts.artifact import Artifact
 from artifacts.step import draft
 from classifier import datasets
+from classifier.errors import InputError
 from classifier.sources import local
 from reporting import progress
 from tasks.step import DATASET, step
@@ -37,6 +38,8 @@ async def may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 @step(
     kind="raw",
     code=DATASET,
+    environment=("RETRAIN_SOURCE",),
+    unavailable=(InputError,),
     retries=2,
     retry_delay_seconds=exponential_backoff(4),
     retry_jitter_factor=0.5,
@@ -48,12 +51,24 @@ def download(dataset: str, source: str | None) -> Artifact:
     Args:
         dataset: its name.
         source: content of the local source, as `local_digest` gives it; None for the public ones.
+
+    Raises:
+        InputError: no source gives the files, or the local one has changed meanwhile.
     """
     from classifier.sources import fetch
 
-    folder = local_source() if source else None
+    folder = _unchanged_source(source) if source else None
     with draft() as new, progress.bar("download", in_bytes=True) as advance:
         new.metadata["source"] = fetch.fetch(
             datasets.load(dataset), new.folder, local_folder=folder, progress=advance
         )
+        if source:
+            _unchanged_source(source)
     return new.artifact
+
+
+def _unchanged_source(digest: str) -> Path:
+    folder = local_source()
+    if folder is None or local.content_digest(folder) != digest:
+        raise InputError(f"{folder} has changed since its content was hashed: start the run again.")
+    return folder

@@ -81,7 +81,13 @@ def assert_options(arguments, told):
 OPTIONS = {
     "docs/training.md": ((), ("train",)),
     "docs/install.md": ((), ("preflight",), ("train",)),
-    "docs/cache.md": (("cache",), ("cache", "verify"), ("cache", "prune"), ("train",)),
+    "docs/cache.md": (
+        ("cache",),
+        ("cache", "verify"),
+        ("cache", "prune"),
+        ("cache", "audit"),
+        ("train",),
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """The commands that look after the cache: ./run cache COMMAND. They need no server."""
 
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from artifacts import audit as audits
 from artifacts import inventory, pruning, runs
 from artifacts import lineage as lineages
 from artifacts.lineage import Lineage
@@ -131,6 +133,33 @@ def lineage(path: str, /) -> Answer:
     return Answer(origin.row(), "\n".join(_tree(origin, "", set())))
 
 
+@app.command
+def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] = None) -> Answer:
+    """Compute cached steps again in clean processes, and compare.
+
+    A step that gives something else depends on more than its key holds. What it made is evicted,
+    with all that was made from it.
+
+    Args:
+        sample: How many steps, drawn at random  [default: all]
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.cli import server
+
+    with server.choose():
+        found = list(audits.audit(_rules(), sample=sample, server=PREFECT_API_URL.value()))
+    rows = [asdict(finding) for finding in found if finding.outcome != "skipped"]
+    different = [row for row in rows if row["outcome"] == "different"]
+    lines = [
+        f"{finding.step:<10} {finding.outcome:<9} {short(finding.artifact):<21} {finding.why or ''}"
+        for finding in found
+    ]
+    lines.append(f"{len(rows)} audited, {len(different)} different.")
+    answer = {"audited": rows, "different": different}
+    return Answer(answer, "\n".join(line.rstrip() for line in lines), code=1 if different else 0)
+
+
 def _tree(origin: Lineage, indent: str, seen: set[str]) -> list[str]:
     row = origin.row()
     if origin.record is None:
@@ -191,6 +220,6 @@ def _rules() -> dict[str, Any]:
     return {step.rule.step: step.rule for step in (download, normalise, train, evaluate, plot)}
 
 
-for _command in (list_, verify, prune, adopt, explain, lineage):
+for _command in (list_, verify, prune, adopt, explain, lineage, audit):
     _name = _command.__name__.rstrip("_")
     app[_name].usage = f"Usage: ./run cache {_name} [OPTIONS]"
