@@ -128,18 +128,19 @@ def key_of(components: KeyComponents, group: str) -> str:
 
 
 def _group_of_inputs(arguments: Mapping[str, Any]) -> str:
-    for artifact in _artifacts(arguments.values()):
+    for artifact in artifacts_of(arguments.values()):
         if group := artifact.metadata.get("group"):
             return str(group)
     return _DEFAULT_GROUP
 
 
-def _artifacts(values: Iterable[Any]) -> Iterable[Artifact]:
+def artifacts_of(values: Iterable[Any]) -> Iterable[Artifact]:
+    """Return the artifacts among these values, also those in lists."""
     for value in values:
         if isinstance(value, Artifact):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _artifacts(value)
+            yield from artifacts_of(value)
 
 
 def _flatten(name: str, value: Any, step: str) -> KeyComponents:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from artifacts import layout
+from artifacts.text import one_line
 
 POLL_SECONDS = 0.05  # between two attempts at a lock that another process holds
 REMIND_SECONDS = 60.0  # between two messages that one still waits
@@ -56,7 +57,7 @@ class Lock:
     def holder(self) -> str:
         """Return who has the lock, in words."""
         with suppress(OSError):
-            return self.path.read_text(encoding="utf-8") or "another process"
+            return one_line(self.path.read_text(encoding="utf-8")) or "another process"
         return "another process"
 
     def release(self) -> None:

@@ -30,6 +30,7 @@ from artifacts import artifact, layout, machine, policy, records
 from artifacts.artifact import Artifact, Draft
 from artifacts.code import CodeRule, files_of, project_root, source_file
 from artifacts.files import explain_write_errors
+from artifacts.forecast import current as current_forecast
 from artifacts.keys import Extra, KeyRule
 from artifacts.outcomes import Outcome
 
@@ -52,7 +53,11 @@ class Step(Task[P, Artifact]):
         return super().with_options(**{"result_storage": layout.records(), **options})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Task.__call__`."""
+        """As `Task.__call__`; within `forecasting`, only say what would happen."""
+        if forecast := current_forecast():
+            bound = inspect.signature(self.fn).bind(*args, **kwargs)
+            bound.apply_defaults()
+            return forecast.call(self.rule, bound.arguments)
         return self.with_options()(*args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:

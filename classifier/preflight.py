@@ -135,7 +135,7 @@ def _slope(
 
 
 def _close(name: str, found: Tensor, expected: np.ndarray) -> Check:
-    difference = np.abs(found.double().cpu().numpy() - expected).max() / np.abs(expected).max()
+    difference = np.abs(found.cpu().double().numpy() - expected).max() / np.abs(expected).max()
     return Check(
         name=name,
         passed=bool(difference < TOLERANCE),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import pydantic
 from cyclopts import Parameter, Token
+from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -90,8 +91,9 @@ def resolve(
     Raises:
         ArgumentError: a name is unknown, a value is out of its limits, or the device is not here.
     """
-    for problem in datasets.problems():
-        get_run_logger().warning("%s", problem)
+    if FlowRunContext.get():
+        for problem in datasets.problems():
+            get_run_logger().warning("%s", problem)
     declared = datasets.load(dataset)
     values = {"min_steps": 0} if limit is not None else {}
     if overrides:

@@ -4,11 +4,14 @@ from typing import Any
 
 from prefect import flow
 
+from artifacts.artifact import Artifact
+from artifacts.forecast import forecasting
 from artifacts.step import refreshing
 from flows.parameters import (
     DatasetName,
     Device,
     Limit,
+    Plan,
     RecipeFields,
     RecipeName,
     Seed,
@@ -37,6 +40,7 @@ def train(
     grid: Grid = Grid(),  # noqa: B008 - frozen
     limit: Limit = None,
     refresh: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Download, normalise, train, evaluate, plot. Each step runs only if something changed.
 
@@ -49,19 +53,27 @@ def train(
         grid: The grids of sample images
         limit: Only the first rows of the train and test tables, for a quick trial
         refresh: Run every step, cached or not
+        dry_run: Only say which steps would run, and why
     """
     plan = resolve(dataset, recipe, overrides, device, limit=limit)
+    if dry_run:
+        with forecasting(refresh=refresh) as forecast:
+            _steps(plan, seed, grid, limit)
+        return forecast.row()
     with open_run() as run, refreshing(refresh=refresh):
-        raw = download(dataset, local_digest())
-        table = normalise(raw, dataset, limit)
-        model = train_model(table, dataset, plan.recipe, seed, plan.device)
-        evaluation = evaluate(model, table, dataset, plan.device)
-        pictures = plot(table, model, evaluation, grid)
-        steps = {
-            "download": raw,
-            "normalise": table,
-            "train": model,
-            "evaluate": evaluation,
-            "plot": pictures,
-        }
-        return report(run, plan.about | {"seed": seed}, steps)
+        return report(run, plan.about | {"seed": seed}, _steps(plan, seed, grid, limit))
+
+
+def _steps(plan: Plan, seed: int, grid: Grid, limit: int | None) -> dict[str, Artifact]:
+    raw = download(plan.dataset, local_digest())
+    table = normalise(raw, plan.dataset, limit)
+    model = train_model(table, plan.dataset, plan.recipe, seed, plan.device)
+    evaluation = evaluate(model, table, plan.dataset, plan.device)
+    pictures = plot(table, model, evaluation, grid)
+    return {
+        "download": raw,
+        "normalise": table,
+        "train": model,
+        "evaluate": evaluation,
+        "plot": pictures,
+    }

@@ -5,6 +5,7 @@ Every run writes one, and none is cached; the UI shows the same as artifacts of 
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from prefect.runtime import flow_run
 from artifacts import layout, pruning, runs
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
+from artifacts.text import one_line
 from reporting.log import RunLog, listening
 
 METRICS = ("test_accuracy", "errors", "test_rows", "train_seconds", "device", "precision", "model")
@@ -153,7 +155,13 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["cell"] = _cell
     return environment.get_template(template).render(run=summary, steps=outcomes, pictures=pictures)
+
+
+def _cell(text: str) -> str:
+    """Return the text for one cell of a Markdown table, as text and not as markup."""
+    return re.sub(r"([\\`*_|<\[\]$~])", r"\\\1", one_line(text))
 
 
 def _data_uri(path: Path) -> str:

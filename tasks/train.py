@@ -66,7 +66,8 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
     if warning := precision.slow_bf16_warning(recipe.precision, place):
         log.warning("%s", warning)
     about = tables.describe(table.path)
-    own = datasets.load(dataset).networks
+    subject = datasets.load(dataset)
+    own = subject.networks
     network = networks.build(recipe.network, about.shape, len(about.classes), own, seed)
     epochs = loop.planned_epochs(recipe, tables.rows(table.path, "train"))
     log_every = max(1, epochs // 10)
@@ -103,6 +104,7 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
             on_epoch=on_epoch,
             on_progress=on_progress,
             checkpoint=Checkpoint(path=file, key=key),
+            captures=recipe.network not in own or recipe.network in subject.capturable,
         )
         new.metadata |= {
             "train_seconds": perf_counter() - started,

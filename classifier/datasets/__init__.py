@@ -62,6 +62,8 @@ class Dataset:
         default_recipe: the recipe that is used unless another is asked for; None: `cnn` from
             16 x 16, else `mlp`.
         networks, recipes: its own, by name, beside those that every dataset has.
+        capturable: those of its networks whose steps may be captured as a CUDA graph: nothing in
+            `forward` waits for the device, or depends on values there.
 
     Raises:
         ArgumentError: a value cannot be used.
@@ -76,6 +78,7 @@ class Dataset:
     default_recipe: str | None = None
     networks: Mapping[str, Network] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    capturable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for wrong in (self._wrong_name(), self._wrong_shape(), self._wrong_classes()):

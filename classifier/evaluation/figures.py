@@ -95,13 +95,13 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     step = math.ceil(len(classes) / 32)
     ticks = range(0, len(classes), step)
-    names = [classes[tick] for tick in ticks]
+    names = [_one_line(classes[tick]) for tick in ticks]
     level = max(map(len, names)) <= SHORT
     slanted: dict[str, Any] = (
         {} if level else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     )
-    axes.set_xticks(ticks, names, **slanted)
-    axes.set_yticks(ticks, names)
+    axes.set_xticks(ticks, names, parse_math=False, **slanted)
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)
@@ -158,9 +158,17 @@ def _draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
 def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:
     picture = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image  # noqa: PLR2004
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    title = _one_line(title)
     # About 0.65 of its size is the mean width of a letter: long titles shrink to fit their cell.
     size = min(16.0, CELL * 72 / (0.65 * max(1, len(title))))
-    axes.set_title(title, color=color, size=size, weight="bold" if bold else "normal")
+    weight = "bold" if bold else "normal"
+    axes.set_title(title, color=color, size=size, weight=weight, parse_math=False)
+
+
+def _one_line(text: str) -> str:
+    """Return the text as a font can draw it: on one line, without control characters."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 def _curve(axes: Axes, values: Sequence[float], name: str, color: str) -> None:

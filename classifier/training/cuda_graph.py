@@ -3,10 +3,14 @@
 The launches of a small step cost more than its arithmetic; a captured graph is one launch.
 """
 
+import logging
+
 import torch
 
 from classifier.training.sampler import MicroBatch
 from classifier.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 WARMUP_STEPS = 3  # run eagerly before capturing, in every process that captures
 
@@ -24,13 +28,21 @@ class CudaGraphStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.captured: MicroBatch | None = None
         self.warmed_up = 0
+        self.failed = False
 
     def __call__(self, part: MicroBatch) -> None:
         """Do what `TrainState.train_step` does."""
         self.state.set_learning_rate()
         whole = len(part.labels) == part.step_rows  # no piece of a step that spans two chunks
-        if self.graph is None and whole and self.warmed_up >= WARMUP_STEPS:
-            self._capture(part)
+        ready = self.warmed_up >= WARMUP_STEPS and not self.failed
+        if self.graph is None and whole and ready:
+            try:
+                self._capture(part)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self.failed = True
+                log.warning("Steps run one by one, because capturing them failed: %s", error)
         if (
             self.graph is None
             or self.captured is None
@@ -63,13 +75,15 @@ class CudaGraphStep:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.state.augmentation)
         torch.cuda.synchronize(self.state.device)
-        with (
-            torch.cuda.device(self.state.device),
-            torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
-        ):
-            self.state.forward_backward(self.captured)
-        self.graph = graph
-        self.state.step = step
+        try:
+            with (
+                torch.cuda.device(self.state.device),
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
+                self.state.forward_backward(self.captured)
+            self.graph = graph
+        finally:
+            self.state.step = step
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:

@@ -33,6 +33,7 @@ def fit(
     on_progress: Callable[[float], None] = lambda _: None,
     progress_interval: float = PROGRESS_INTERVAL,
     checkpoint: Checkpoint | None = None,
+    captures: bool = True,
 ) -> History:
     """Train the network in place, on `device`, on rows that `to_device` has put there.
 
@@ -50,6 +51,7 @@ def fit(
         on_progress: called about every `progress_interval` seconds with the finished epochs.
         progress_interval: in seconds.
         checkpoint: where to resume from, and to save.
+        captures: on CUDA, whether steps may be captured as a graph.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -68,7 +70,8 @@ def fit(
     network.to(device).train()
     state = TrainState(network, recipe, device, steps=epochs * steps_per_epoch, seed=seed)
     state.restore(checkpoint)
-    train_step = CudaGraphStep(state) if device.type == "cuda" else state.train_step
+    captured = captures and device.type == "cuda"
+    train_step = CudaGraphStep(state) if captured else state.train_step
     reported = time.monotonic()
 
     with state.global_generators():

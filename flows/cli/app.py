@@ -56,6 +56,7 @@ def _app() -> Any:
     """Build the commands; a flow's parameters are its options."""
     from cyclopts import App, Parameter
 
+    from artifacts.text import printable
     from flows.cli import cache, terminal
 
     app = App(
@@ -101,10 +102,21 @@ def _app() -> Any:
             return 0
         for warning in answer.warnings:
             terminal.say(warning)
-        sys.stdout.write((dumps(answer.found) if json else answer.text) + "\n")
+        sys.stdout.write((dumps(answer.found) if json else printable(answer.text)) + "\n")
         return int(answer.code)
 
     return app
+
+
+def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
+    lines = [
+        f"{step:<10} would run   {forecast['why'][step]}"
+        if outcome == "run"
+        else f"{step:<10} {outcome}"
+        for step, outcome in forecast["steps"].items()
+    ]
+    sys.stdout.write((dumps(forecast) if as_json else "\n".join(lines)) + "\n")
+    return 0
 
 
 def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
@@ -112,6 +124,8 @@ def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from reporting.log import listening
     from tasks.errors import INPUT_ERRORS
 
+    if arguments.get("dry_run"):  # needs no server
+        return _say_what_would_run(flow.fn(**arguments), as_json=as_json)
     show = getattr(terminal, SHOWN[flow.name])
     with server.choose() as address, listening(terminal.ProjectLogHandler()):
         if address:

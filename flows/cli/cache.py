@@ -127,10 +127,19 @@ def lineage(path: str, /) -> Answer:
     """Say from which inputs, parameters, code and versions an artifact came, down to the source.
 
     Args:
-        path: Its folder, a file in it, or the first letters of its name
+        path: Its folder, a file in it, the first letters of its name, or the name of a run
     """
-    origin = lineages.trace(path)
-    return Answer(origin.row(), "\n".join(_tree(origin, "", set())))
+    if not runs.is_name(Path(path).name):
+        origin = lineages.trace(path)
+        return Answer(origin.row(), "\n".join(_tree(origin, "", set())))
+    run, timeline = runs.timeline_of(Path(path).name)
+    found: dict[str, Any] = {}
+    lines, seen = [f"run {run}"], set[str]()
+    for step in timeline:
+        origin = lineages.trace(str(step["artifact"]))
+        found[step["step"]] = origin.row() | {"outcome": step["outcome"]}
+        lines += [f"{step['step']}, {step['outcome']}", *_tree(origin, "  ", seen)]
+    return Answer({"run": run, "steps": found}, "\n".join(lines))
 
 
 @app.command

@@ -10,6 +10,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from artifacts import layout
+from artifacts.text import printable
 from classifier import datasets
 from reporting.progress import console
 from tasks.errors import ARGUMENT_ERRORS
@@ -29,12 +30,13 @@ class ProjectLogHandler(logging.Handler):
         path = Path(record.pathname)
         if path.is_relative_to(_PROJECT) and path.relative_to(_PROJECT).parts[0] in _PACKAGES:
             style = "yellow" if record.levelno >= logging.WARNING else None
-            console().print(record.getMessage(), style=style, markup=False, soft_wrap=True)
+            text = printable(record.getMessage())
+            console().print(text, style=style, markup=False, soft_wrap=True)
 
 
 def say(sentence: str) -> None:
     """Print one line on standard error."""
-    console().print(sentence, markup=False, soft_wrap=True)
+    console().print(printable(sentence), markup=False, soft_wrap=True)
 
 
 def print_summary(result: dict[str, Any], *, ui: bool) -> None:

@@ -108,6 +108,33 @@ def test_refresh_runs_everything_and_gives_the_same_artifacts(root):
     assert second["model"] == first["model"]
 
 
+def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(root, flows):
+    def expected(*options):
+        done = flows("train", "--dataset", "folder", "--recipe", "post", "--dry-run", *options)
+        assert done.code == 0, done.err
+        return dict(line.split(maxsplit=1) for line in done.out.splitlines())
+
+    epochs = ("--epochs", "3")
+    assert expected(*epochs) == {
+        "download": "would run   first run",
+        "normalise": "would run   depends on download",
+        "train": "would run   depends on normalise",
+        "evaluate": "would run   depends on train",
+        "plot": "would run   depends on normalise",
+    }
+    assert not root.exists()
+    run()
+    before = sorted(path for path in root.rglob("*"))
+    assert set(expected(*epochs, "--grid.rows", "1", "--grid.columns", "2").values()) == {"cached"}
+    told = expected(*epochs, "--seed", "1")
+    assert told["normalise"] == "cached"
+    assert told["train"] == "would run   seed 0 -> 1"
+    assert told["plot"] == "would run   depends on train"
+    refreshed = flows("train", "--dataset", "folder", "--dry-run", "--refresh", "--json")
+    assert set(json.loads(refreshed.out)["steps"].values()) == {"run"}
+    assert sorted(path for path in root.rglob("*")) == before
+
+
 def test_limit_takes_the_first_rows(root):
     import pyarrow.parquet as pq
 

@@ -124,3 +124,21 @@ def test_equal_figures_give_equal_bytes_that_name_no_software(tmp_path, rows):
     assert content == (tmp_path / "b.png").read_bytes()
     with Image.open(io.BytesIO(content)) as picture:
         assert "Software" not in picture.info
+
+
+ODD_NAMES = ("$x", "$\\frac{", "a|b<c>", "line\nbreak", "bell\x07\x1b[31m")
+
+
+def test_odd_class_names_are_drawn_as_text(tmp_path):
+    labels = np.arange(5, dtype=np.uint8)
+    images = np.zeros((5, 8, 8), np.float32)
+    grid = figures.prediction_grid(images, labels, labels, ODD_NAMES, rows=1, columns=5)
+    matrix = figures.confusion(np.eye(5, dtype=int).tolist(), ODD_NAMES)
+    for number, figure in enumerate((grid, matrix)):
+        figures.save(figure, tmp_path / f"{number}.png")
+    titles = {axes.get_title() for axes in grid.axes}
+    assert "$x/$x" in titles
+    assert "line break/line break" in titles
+    assert "bell\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m" in {
+        label.get_text() for label in matrix.axes[0].get_xticklabels()
+    }

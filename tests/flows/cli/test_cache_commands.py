@@ -102,6 +102,33 @@ def test_lineage_of_a_picture_goes_down_to_the_source(flows, root):
         assert text in shown
 
 
+def test_lineage_of_a_run_shows_every_step_cached_ones_included(flows):
+    run()
+    result = run(seed=1)
+    answer = found(flows("cache", "lineage", result["run_id"], "--json"))
+    assert answer["run"] == result["run_id"]
+    outcomes = {step: row["outcome"] for step, row in answer["steps"].items()}
+    assert outcomes == result["steps"]
+    assert answer["steps"]["train"]["artifact"] == result["model"].removeprefix("cache/")
+    shown = flows("cache", "lineage", result["run_id"]).out
+    for step, outcome in result["steps"].items():
+        assert f"{step}, {outcome}\n" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_audit_gives_the_bytes_of_a_run_again(flows, root):
+    run(limit=100)
+    weights = next(root.glob("cache/models/*/weights.safetensors"))
+    answer = found(flows("cache", "audit", "--json"))
+    assert {row["step"]: row["outcome"] for row in answer["audited"]} == dict.fromkeys(
+        STEPS, "same"
+    )
+    assert answer["different"] == []
+    assert weights.exists()
+    assert ran(run(limit=100)) == set()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -1,0 +1,14 @@
+"""Text from outside, such as names, messages of servers and records, shown as text."""
+
+
+def printable(text: str) -> str:
+    """Return the text with a replacement character for each control character but line breaks."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return the text as one line of printable characters."""
+    return printable(" ".join(text.split()))
