@@ -89,12 +89,20 @@ def explain_write_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _WRITE_ERRORS:
+        if error.errno not in _WRITE_ERRORS or not _concerns(error, place):
             raise
         raise InputError(
             f"Cannot write to {place}: {os.strerror(error.errno)}. Free some space there, or "
             "choose another folder with --data."
         ) from error
+
+
+def _concerns(error: OSError, place: Path) -> bool:
+    """Return whether the error is about a path above or below the place, or names none."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    path = Path(error.filename).absolute()
+    return path.is_relative_to(place) or place.is_relative_to(path)
 
 
 _WRITE_ERRORS = {

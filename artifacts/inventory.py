@@ -127,11 +127,18 @@ def verify(
             if repair:
                 records.evict(key, problem)
     for entry in entries():
-        if damage := _find_problem(entry, read_checkpoint):
+        if (damage := _find_problem(entry, read_checkpoint)) and _is_there(entry):
             found.append({"what": entry.name, "problem": damage})
             if repair:
                 remove(entry, damage)
     return found
+
+
+def _is_there(entry: Entry) -> bool:
+    """Return whether the entry is still in the cache: another process may have removed it."""
+    if entry.records:
+        return any(records.path_of(record.key).exists() for record in entry.records)
+    return (layout.cache() / entry.name).exists()
 
 
 def _find_problem(entry: Entry, read_checkpoint: Callable[[Path], object]) -> str | None:

@@ -109,10 +109,13 @@ def adopt(rules: Mapping[str, KeyRule], *, dry_run: bool = False) -> list[dict[s
     for place, there in sorted(by_place.items()):
         rule = rules.get(place.partition("/")[0])
         there.sort(key=lambda record: record.last_used, reverse=True)
-        previous = keys.files(there[0].components())
-        for record in there if rule else ():
+        known = [record for record in there if record.components()]
+        if rule is None or not known:
+            continue
+        previous = keys.files(known[0].components())
+        for record in known:
             if keys.files(record.components()) == previous:
-                adopted += _adopt(record, rule, dry_run=dry_run) if rule else []
+                adopted += _adopt(record, rule, dry_run=dry_run)
     return adopted
 
 

@@ -7,15 +7,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from artifacts import keys, layout, records, runs
 from artifacts.artifact import delete
-from artifacts.errors import ArgumentError
+from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors, modified_at
 from artifacts.inventory import Entry, entries
 from artifacts.locks import Lock, lock
 
 LIMIT, DEFAULT_LIMIT = "RETRAIN_CACHE_LIMIT", "20GB"
+MAX_DIGITS = 30  # of a size
 CLOCK_LAG = 0.02  # seconds by which a file's time may lag behind the clock
 
 
@@ -29,6 +31,8 @@ def parse_size(option: str, text: str) -> int:
     if not found:
         raise ArgumentError(f"{option} is {text!r}: write a size as 500MB, 2GB or 1.5GiB.")
     number, prefix, binary = found.groups()
+    if len(number) > MAX_DIGITS:
+        raise ArgumentError(f"{option} is more than any disk holds: write a size such as 2GB.")
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
 
 
@@ -77,7 +81,7 @@ def prune(
         gone = [entry for entry in free if entry.name in going]
         if not dry_run:
             gone = [entry for entry in gone if _remove_unused(entry, began)]
-            _sweep(in_use_since)
+            _sweep(min(in_use_since, began))
         return gone
 
 
@@ -153,8 +157,14 @@ def _sweep(since: float) -> None:
 def _referenced_by_store(there: Iterable[Entry]) -> set[str]:
     """Return the artifacts that a JSON file in `store/` names, and all their ancestors."""
     named: set[str] = set()
-    for path in layout.store().rglob("*.json"):
-        text = path.read_text(encoding="utf-8", errors="replace")
+    for path in filter(Path.is_file, layout.store().rglob("*.json")):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}), so what it references is not known: "
+                "nothing was pruned."
+            ) from error
         named |= {match[0] for match in layout.ARTIFACT_NAME.finditer(text)}
     by_digest: dict[str, list[Entry]] = defaultdict(list)
     for entry in there:

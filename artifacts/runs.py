@@ -12,6 +12,7 @@ from artifacts import layout
 from artifacts.errors import ArgumentError
 from artifacts.locks import lock
 
+_ROW = {"step", "outcome", "artifact"}  # at least, of a step in a timeline
 #: The name of a run: UTC time to the second, and the start of its flow run's id.
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 
@@ -62,7 +63,9 @@ def timelines() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for path in finished_reports():
         try:
             timeline = json.loads(path.read_text(encoding="utf-8"))["timeline"]
-            yield path.parent.name, [dict(step) for step in timeline]
+            steps = [dict(step) for step in timeline]
+            if all(step.keys() >= _ROW for step in steps):
+                yield path.parent.name, steps
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # a report is for people: a damaged one stops nothing
 

@@ -48,9 +48,17 @@ class Step(Task[P, Artifact]):
     alike: Alike | None
     unavailable: tuple[type[Exception], ...]
 
-    def with_options(self, **options: Any) -> Task[P, Artifact]:
-        """As `Task.with_options`, with the records of the present data root."""
-        return super().with_options(**{"result_storage": layout.records(), **options})
+    def with_options(self, **options: Any) -> "Step[P]":
+        """As `Task.with_options`."""
+        made = super().with_options(**options)
+        made.__class__ = type(self)
+        assert isinstance(made, Step)  # noqa: S101 - for the type checker
+        made.rule, made.alike, made.unavailable = self.rule, self.alike, self.unavailable
+        return made
+
+    def _here(self) -> Task[P, Artifact]:
+        """Return the task with the records of the present data root."""
+        return super().with_options(result_storage=layout.records())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.__call__`; within `forecasting`, only say what would happen."""
@@ -58,15 +66,15 @@ class Step(Task[P, Artifact]):
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
             bound.apply_defaults()
             return forecast.call(self.rule, bound.arguments)
-        return self.with_options()(*args, **kwargs)
+        return self._here()(*args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.submit`."""
-        return self.with_options().submit(*args, **kwargs)
+        return self._here().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.map`."""
-        return self.with_options().map(*args, **kwargs)
+        return self._here().map(*args, **kwargs)
 
 
 def step(

@@ -180,7 +180,7 @@ def candidates(*, quick: bool, full: bool) -> dict[str, Callable[[data.Raw, Watc
         "scikit-learn `MLPClassifier`": partial(scikit_learn, epochs=1 if quick else 12),
         "`post`": partial(recipe, name="post", epochs=5 if quick else None),
         "`mlp`": partial(recipe, name="mlp", epochs=1 if quick else None),
-        "`mlp --epochs 1`": partial(recipe, name="mlp", epochs=1),
+        "`mlp --epochs 1`": partial(recipe, name="mlp", epochs=1, min_steps=0),
         "`cnn`": partial(recipe, name="cnn"),
     }
     if has_fast_bf16("cpu"):  # elsewhere these take many times as long

@@ -86,7 +86,7 @@ def resolve(
 ) -> Plan:
     """Resolve names, `auto` and overrides, before any key is made.
 
-    With a limit of rows, the recipe's least number of steps does not count: a trial takes seconds.
+    With a limit of rows, or a number of epochs, the recipe's least number of steps does not count.
 
     Raises:
         ArgumentError: a name is unknown, a value is out of its limits, or the device is not here.
@@ -97,7 +97,8 @@ def resolve(
     declared = datasets.load(dataset)
     values = {"min_steps": 0} if limit is not None else {}
     if overrides:
-        values |= overrides.model_dump(exclude_none=True)
+        given = overrides.model_dump(exclude_none=True)
+        values |= ({"min_steps": 0} if "epochs" in given else {}) | given
     chosen = datasets.resolve_recipe(recipe, declared, values)
     place = devices.resolve_device_name(device)
     exact = {"precision": precision.resolve_precision(chosen.precision, place)}

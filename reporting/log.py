@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+from prefect.context import FlowRunContext, TaskRunContext
 
 #: Prefect's loggers of flows and tasks, and the loggers of modules that do not know Prefect.
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "classifier")
@@ -13,9 +16,16 @@ LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "classifier")
 class RunLog(logging.FileHandler):
     """The log file. On a full disk it ends early: the step that fails then says why."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flow_run_id: UUID) -> None:
         super().__init__(path, encoding="utf-8")
+        self.flow_run_id = str(flow_run_id)
+        self.addFilter(self.is_of_this_run)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+
+    def is_of_this_run(self, record: logging.LogRecord) -> bool:
+        """Return whether the run itself says it, and not another one of this process."""
+        said_by = getattr(record, "flow_run_id", None) or _current_flow_run()
+        return said_by in {None, self.flow_run_id}
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Say nothing; logging would print two tracebacks a line."""
@@ -30,6 +40,14 @@ class RunLog(logging.FileHandler):
         about: dict[str, Any] = {"levelname": "ERROR", "name": "flow", "msg": "failed"}
         about["exc_info"] = (type(error), error, error.__traceback__)
         self.handle(logging.makeLogRecord(about))
+
+
+def _current_flow_run() -> str | None:
+    """Return the flow run of this thread; loggers that do not know Prefect name none."""
+    task, flow = TaskRunContext.get(), FlowRunContext.get()
+    if task is not None and task.task_run.flow_run_id is not None:
+        return str(task.task_run.flow_run_id)
+    return str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else None
 
 
 @contextmanager

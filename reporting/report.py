@@ -21,6 +21,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from artifacts import layout, pruning, runs
+from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
 from artifacts.text import one_line
@@ -102,7 +103,7 @@ def open_run() -> Iterator[Run]:
     folder = layout.reports() / name
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        log = RunLog(folder / "log.txt")
+        log = RunLog(folder / "log.txt", flow_run_id)
     try:
         with runs.running(name), listening(log):
             yield Run(id=name, flow_run_id=flow_run_id, folder=folder, cache_limit=cache_limit)
@@ -119,10 +120,15 @@ def open_run() -> Iterator[Run]:
 
 
 def _limit_cache(limit: int) -> None:
-    gone = pruning.prune(max_size=limit)
+    log = get_run_logger()
+    try:
+        gone = pruning.prune(max_size=limit)
+    except InputError as error:  # the run itself is done
+        log.warning("The cache was not kept to its limit: %s", error)
+        return
     if gone:
         freed = sum(entry.size for entry in gone) / 1e6
-        get_run_logger().info(
+        log.info(
             "Cache limit exceeded: removed %d least recently used artifacts, %.1f MB",
             len(gone),
             freed,

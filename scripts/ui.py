@@ -21,20 +21,23 @@ HOST = "127.0.0.1"
 #: Seconds that a process gets to end by itself: together less than the ten that supervisors allow.
 GRACE_SECONDS = 4.0
 START_SECONDS = 120
+MAX_PORT = 65_535
 
 Process = subprocess.Popen[bytes]
 
 
 def main() -> None:
     """Start server and worker, and end both when either of them or the user ends it."""
-    port = int(os.environ.setdefault("PREFECT_SERVER_API_PORT", "4200"))
+    port = chosen_port()
+    os.environ["PREFECT_SERVER_API_PORT"] = str(port)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             fail(f"Port {port} is in use: end what listens there, or set PREFECT_SERVER_API_PORT.")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not under nohup
+            signal.signal(number, interrupt)
     processes: list[Process] = []
     try:
         say(f"Starting the UI at http://{HOST}:{port}; Ctrl-C ends it")
@@ -51,6 +54,14 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)
         for process in reversed(processes):  # the worker first: it reports to the server
             end(process)
+
+
+def chosen_port() -> int:
+    """Return the port of PREFECT_SERVER_API_PORT, or Prefect's own."""
+    named = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+    if not named.isascii() or not named.isdigit() or not 0 < int(named) <= MAX_PORT:
+        fail(f"PREFECT_SERVER_API_PORT is {named!r}: give a number from 1 to {MAX_PORT}.")
+    return int(named)
 
 
 def command(*arguments: str) -> list[str]:

@@ -91,8 +91,14 @@ class Project:
             "NOTES": str(self.notes),
         }
 
-    def start(self, *arguments, script=None, cwd=None, **environment):
+    def start(self, *arguments, script=None, cwd=None, ignored=None, **environment):
         """Start ./run as a terminal does: Ctrl-C reaches its whole process group."""
+
+        def before_start():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if ignored:
+                signal.signal(ignored, signal.SIG_IGN)
+
         process = subprocess.Popen(
             [self.shell, str(script or self.folder / "run"), *arguments],
             cwd=cwd or self.folder,
@@ -102,7 +108,7 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            preexec_fn=before_start,  # noqa: PLW1509
         )
         self.started.append(process)
         return process
@@ -416,3 +422,22 @@ def test_ui_leaves_a_port_alone_that_is_in_use(project):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"Port {port} is in use")
     assert "prefect server" not in project.notes.read_text()
+
+
+@one_shell
+@pytest.mark.parametrize("port", ["abc", "0", "99999"])
+def test_ui_refuses_a_port_that_is_none_in_a_sentence(project, port):
+    done = project("ui", PREFECT_SERVER_API_PORT=port)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"PREFECT_SERVER_API_PORT is '{port}'")
+
+
+@one_shell
+def test_ui_survives_the_terminal_under_nohup(project):
+    process = project.start("ui", PREFECT_SERVER_API_PORT=free_port(), ignored=signal.SIGHUP)
+    project.wait_for_note("worker start")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert finished(process).returncode == 128 + signal.SIGTERM

@@ -28,6 +28,7 @@ Network = Callable[[tuple[int, ...], int], "nn.Module"]
 #: (any picture, image shape) -> uint8 array of that shape.
 Prepare = Callable[["Image", tuple[int, ...]], "np.ndarray"]
 
+PROJECT = Path(__file__).resolve().parents[2]
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # also a key in the UI
 MIN_CLASSES, MAX_CLASSES = 2, 256  # a label is a byte
 MAX_VALUES = 1 << 23  # of one image
@@ -35,12 +36,18 @@ MIN_CNN_SIDE = 16  # pixels, for the default recipe `cnn`
 
 
 def resize_to_shape(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
-    """Return the picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape]."""
+    """Return the picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape].
+
+    Raises:
+        InputError: the shape has another number of channels.
+    """
     import numpy as np
     from PIL import Image
     from PIL.Image import Resampling
 
     height, width, *channels = shape
+    if channels not in ([], [1], [3]):
+        raise InputError(f"A picture has 1 or 3 channels, not {channels[0]}: give a `prepare`.")
     if picture.mode.startswith("I"):  # 16 bits a pixel: convert() would clip and not scale them
         picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
     mode = "RGB" if channels == [3] else "L"
@@ -159,6 +166,10 @@ def _read(module: str) -> tuple[Dataset, Path]:
         InputError: it cannot be imported, or declares no dataset.
     """
     path = Path(__file__).with_name(f"{module}.py")
+    if not path.resolve().is_relative_to(PROJECT):
+        raise InputError(f"{path} leads out of the project, where a change would go unnoticed.")
+    if not path.is_file():
+        raise InputError(f"{path.with_suffix('')} is a folder: a dataset is one file.")
     try:
         dataset = getattr(importlib.import_module(f"{__name__}.{module}"), "DATASET", None)
     except Exception as error:  # someone else's code: whatever it raises, the others still work

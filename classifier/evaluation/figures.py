@@ -156,7 +156,8 @@ def _draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
 
 
 def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:
-    picture = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image  # noqa: PLR2004
+    # In colour if there are three channels; else the first, in grey.
+    picture = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image  # noqa: PLR2004
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     title = _one_line(title)
     # About 0.65 of its size is the mean width of a letter: long titles shrink to fit their cell.

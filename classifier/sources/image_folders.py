@@ -86,7 +86,7 @@ def _read(path: Path, dataset: Dataset, shape: tuple[int, ...]) -> "np.ndarray":
 
 def _decoded(path: Path) -> "Image.Image":
     """Decode the picture, so that what `prepare` raises is its own."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     bombs = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     try:
@@ -94,6 +94,6 @@ def _decoded(path: Path) -> "Image.Image":
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as picture:
                 picture.load()
-                return picture
+                return ImageOps.exif_transpose(picture)  # as the camera was held
     except (OSError, ValueError, SyntaxError, *bombs) as error:
         raise InputError(f"{path} is not a readable picture ({error}): remove it.") from error

@@ -54,7 +54,7 @@ def fit(
         captures: on CUDA, whether steps may be captured as a graph.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: the loss or a weight is no longer finite.
     """
     if recipe.precision == "auto":
         raise ValueError("The recipe's precision is auto: resolve it first.")
@@ -93,6 +93,7 @@ def fit(
             if checkpoint and (checkpoint.due() or epoch + 1 == epochs):
                 state.save(checkpoint)
     state.finish()
+    state.check_weights()
     return state.history
 
 

@@ -101,7 +101,8 @@ class Best(nn.Module):
 
 
 SMALLEST = 16  # side of an image for `cnn`, in pixels
-_BUILDING = threading.Lock()
+#: Held while somebody draws from torch's global generators.
+GLOBAL_GENERATORS = threading.Lock()
 
 
 def _channels_first(images: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ def build(
     builders = BUILDERS | dict(own)
     if name not in builders:
         raise ArgumentError(f"There is no network {name!r}: choose one of {', '.join(builders)}.")
-    with _BUILDING, torch.random.fork_rng(devices=[]):
+    with GLOBAL_GENERATORS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = builders[name](shape, classes)
     for parameter in network.parameters():

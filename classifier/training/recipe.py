@@ -42,7 +42,7 @@ class Recipe:
     batch: int = _setting(0, "Mini-batch: rows of an optimiser step; 0: all rows", ge=0)
     min_steps: int = _setting(
         0,
-        "Least number of optimiser steps: small data gets more epochs; 0 with --limit",
+        "Least number of optimiser steps: small data gets more epochs; 0 with --epochs or --limit",
         ge=0,
         le=10_000_000,
     )

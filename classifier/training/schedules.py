@@ -12,7 +12,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     falls along a cosine to almost nothing over the rest.
     """
     peak = recipe.learning_rate
-    if recipe.schedule == "constant":
+    if recipe.schedule == "constant" or steps == 1:
         return peak
     rise = 0.3 * steps - 1
     low, high, share = peak / 25, peak, step / rise if rise > 0 else 2.0

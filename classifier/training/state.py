@@ -1,15 +1,17 @@
 """The state of a training: all that changes, and how a step changes it."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from classifier.errors import InputError
+from classifier.training import networks
 from classifier.training.augmentation import augment
 from classifier.training.checkpoints import Checkpoint
 from classifier.training.losses import cross_entropy
@@ -17,6 +19,8 @@ from classifier.training.optimisers import build_optimiser
 from classifier.training.recipe import Recipe
 from classifier.training.sampler import MicroBatch
 from classifier.training.schedules import learning_rate
+
+log = logging.getLogger(__name__)
 
 EVALUATION_ROWS = 2_000  # that go through the network together
 
@@ -52,6 +56,7 @@ class TrainState:
         self.step = 0  # the next one to take
         self.history = History()
         self.augmentation = torch.Generator(device).manual_seed(seed)
+        self.draws_globally = type(network) not in networks.BUILDERS.values()
         self.global_states: dict[str, Tensor] = {}  # of a checkpoint, until `global_generators`
         self.sums = {
             "loss": torch.zeros((), device=device),
@@ -71,8 +76,18 @@ class TrainState:
 
     @contextmanager
     def global_generators(self) -> Iterator[None]:
-        """Seed torch's global generators, of which dropout draws, and restore them afterwards."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        """Seed torch's global generators for the block, and restore them afterwards.
+
+        Layers such as dropout draw from them, so one training of a dataset's own network runs at a
+        time in a process. The common networks draw nothing.
+        """
+        if not self.draws_globally:
+            yield
+            return
+        with (
+            networks.GLOBAL_GENERATORS,
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+        ):
             before = _global_states(self.device)
             torch.manual_seed(self.seed)
             _set_global_states(self.global_states, self.device)
@@ -166,10 +181,21 @@ class TrainState:
         for name, value in self.averaged_weights.items():
             self.live_weights[name].copy_(value)
 
+    def check_weights(self) -> None:
+        """Look at the weights, which no loss has seen after the last step.
+
+        Raises:
+            InputError: one is not finite.
+        """
+        if not all(bool(value.isfinite().all()) for value in self.live_weights.values()):
+            raise InputError(
+                f"A weight is not finite after step {self.step}: give a smaller --learning-rate."
+            )
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, unless the loss is no longer finite."""
         self.check_loss(self.history.epochs)
-        checkpoint.save(self._tensors(), {"step": self.step, "history": asdict(self.history)})
+        checkpoint.save(self._tensors(), self._about())
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Take everything from the checkpoint, if there is one of this training."""
@@ -191,14 +217,31 @@ class TrainState:
             for name, tensor in _under(kind, tensors).items():
                 places[name].copy_(tensor)
         random = _under("random", tensors)
-        self.augmentation.set_state(random.pop("augmentation"))
-        self.global_states = random
+        if about["device"] == self.device.type:
+            self.augmentation.set_state(random.pop("augmentation"))
+            self.global_states = random
+        else:  # a generator's state fits its own kind of device alone
+            log.warning(
+                "The checkpoint was written on %s: random draws start afresh on %s",
+                about["device"],
+                self.device.type,
+            )
+            self.augmentation.manual_seed(self.seed + self.step + 1)
         self.history = History(**about["history"])
         self.step = int(about["step"])
 
+    def _about(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "history": asdict(self.history),
+            "device": self.device.type,
+        }
+
     def _tensors(self) -> dict[str, Tensor]:
         moments = self.optimiser.state_dict()["state"].items()
-        random = _global_states(self.device) | {"augmentation": self.augmentation.get_state()}
+        random = {"augmentation": self.augmentation.get_state()}
+        if self.draws_globally:
+            random |= _global_states(self.device)
         kinds = {
             "random": random,
             "network": self.network.state_dict(),

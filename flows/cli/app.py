@@ -41,6 +41,16 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # also while Prefect is being imported
         sys.stderr.write(INTERRUPTED)
         return 130
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is still to be written; whoever read it may have left, as `head` does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _launch(arguments: list[str]) -> int:
@@ -48,6 +58,8 @@ def _launch(arguments: list[str]) -> int:
 
     try:
         return _app().meta(arguments, exit_on_error=False, print_error=False) or 0
+    except BrokenPipeError:
+        return 0
     except Exception as error:  # noqa: BLE001 - the outermost line: one sentence, and the log
         return terminal.print_error(error, debug="--debug" in arguments)
 

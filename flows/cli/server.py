@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,8 @@ def choose() -> Iterator[str | None]:
         InputError: the configured one does not answer.
     """
     configured = PREFECT_API_URL.value()
+    if not configured:
+        _pass_by_proxies()
     if configured:
         with _explain_unreachable(configured):
             yield configured.removesuffix("/api")
@@ -67,6 +69,13 @@ def _explain_unreachable(configured: str) -> Iterator[None]:
             f"No Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or "
             "unset PREFECT_API_URL to run without one."
         ) from error
+
+
+def _pass_by_proxies() -> None:
+    """Let neither this process nor its children ask a proxy for this machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
 
 
 def _answers() -> bool:
@@ -106,11 +115,10 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     limit = float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
     deadline = time.monotonic() + limit
     while process.poll() is None and time.monotonic() < deadline:
-        try:
+        with suppress(httpx.TransportError):
             if httpx.get(f"{address}/health").is_success:
                 return
-        except httpx.TransportError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise RuntimeError(
         "The temporary Prefect server did not start: type `prefect server start` to see why, or to "
         "use that one instead."

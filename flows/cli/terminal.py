@@ -16,7 +16,7 @@ from reporting.progress import console
 from tasks.errors import ARGUMENT_ERRORS
 
 _PROJECT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("flows", "tasks", "reporting", "registry", "artifacts", "classifier")
+_PACKAGES = ("flows", "tasks", "reporting", "artifacts", "classifier")
 
 
 class ProjectLogHandler(logging.Handler):

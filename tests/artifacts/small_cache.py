@@ -75,7 +75,7 @@ def run_name(days):
 
 def report(days, *used):
     """A finished run that used these artifacts."""
-    timeline = [{"step": "any", "artifact": artifact.name} for artifact in used]
+    timeline = [{"step": "any", "outcome": "ran", "artifact": made.name} for made in used]
     write_report(days, {"timeline": timeline})
     return run_name(days)
 

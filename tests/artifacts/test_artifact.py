@@ -196,3 +196,10 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
         write_atomically(path, "three \ud800")
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_of_the_writers_own_is_left_as_it_is(tmp_path):
+    """The disk is not to blame."""
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(FileExistsError), draft("numbers"):
+        (tmp_path / "elsewhere").mkdir()

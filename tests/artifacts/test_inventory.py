@@ -70,6 +70,7 @@ KEY = "2" * 64
         {"timeline": [5]},
         {"timeline": [{"artifact": ["numbers"]}]},
         {"timeline": [{"artifact": {}}]},
+        {"timeline": [{"x": 1}]},
     ],
     ids=str,
 )
@@ -154,3 +155,11 @@ def test_whoever_knows_unfinished_work_says_whether_it_is_damaged(root):
     assert inventory.verify(read_checkpoint=read) == found
     assert inventory.verify(repair=True, read_checkpoint=read) == found
     assert there() == {names[0]}
+
+
+def test_what_was_removed_since_verify_looked_is_no_damage(monkeypatch):
+    make("numbers", "numbers")
+    there = inventory.entries()
+    pruning.prune(max_size=0)
+    monkeypatch.setattr(inventory, "entries", lambda: there)
+    assert inventory.verify() == []

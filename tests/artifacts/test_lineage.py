@@ -174,3 +174,12 @@ def test_what_no_present_step_made_is_not_adopted(tmp_path, before):
 
 def test_the_metadata_of_the_toys_is_that_of_a_step():
     assert metadata("draw").keys() == records._METADATA.keys()
+
+
+def test_what_lost_its_components_is_not_adopted_and_hinders_no_other(tmp_path, before):
+    lost = make("numbers", "lost", rules=before)
+    kept = make("numbers", "kept", days=1, rules=before)
+    (key,) = (r.key for r in records.everything() if r.artifact == lost)
+    records.components_path(key).unlink()
+    after = project(tmp_path / "project", draw="import random\nN = 2\n")
+    assert [row["artifact"] for row in lineage.adopt(after)] == [kept.name]

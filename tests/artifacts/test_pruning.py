@@ -153,6 +153,12 @@ def test_what_the_store_names_stays_where_components_are_damaged(root):
     assert there() == {total.name}
 
 
+def long_ago(*paths):
+    """Written before pruning began, but by a run of today."""
+    for path in paths:
+        os.utime(path, (NOW - 60,) * 2)
+
+
 def test_what_killed_runs_left_goes_and_what_is_in_the_store_does_not(root):
     make("numbers", "numbers")
     left = {
@@ -168,6 +174,7 @@ def test_what_killed_runs_left_goes_and_what_is_in_the_store_does_not(root):
     for path in {*left, kept}:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
+        long_ago(path, path.parent)
     assert names(pruning.prune(max_size=10**9)) == {f"sums/{'1' * 64}"}
     assert [path for path in left if path.exists()] == []
     assert kept.exists()
@@ -179,6 +186,7 @@ def test_what_a_running_flow_is_writing_is_not_swept_away(root):
     staged = root / "cache" / "staging" / "sums-1" / "total.json"
     with runs.running(run_name(0.5)):
         write(root, {"cache/staging/sums-1/total.json": "12"})
+        long_ago(staged, staged.parent)
         pruning.prune(max_size=10**9)
         assert staged.exists()
     pruning.prune(max_size=10**9)
@@ -209,3 +217,30 @@ def test_the_limit_of_the_settings(monkeypatch):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ArgumentError, match=r"--max-size is .*: write a size"):
         pruning.parse_size("--max-size", text)
+
+
+def test_what_a_step_stages_since_pruning_began_is_not_swept_away(monkeypatch):
+    """Nothing ran when it began, and then a step started."""
+    entries = pruning.entries
+    with draft("numbers") as new:
+        (new.folder / "content").touch()
+
+        def looking():
+            os.utime(new.folder)
+            return entries()
+
+        monkeypatch.setattr(pruning, "entries", looking)
+        pruning.prune(max_size=0)
+        assert (new.folder / "content").exists()
+
+
+def test_what_is_no_file_in_the_store_references_nothing(root):
+    made = make("numbers", "numbers")
+    (root / "store" / "exports.json").mkdir(parents=True)
+    (root / "store" / "gone.json").symlink_to(root / "nowhere")
+    assert names(pruning.prune(max_size=0)) == {made.name}
+
+
+def test_a_size_beyond_any_disk_is_refused():
+    with pytest.raises(ArgumentError, match="more than any disk holds"):
+        pruning.parse_size("--max-size", "9" * 400 + "GB")

@@ -259,3 +259,17 @@ def test_a_step_that_is_killed_between_its_end_and_prefects_commit_is_recorded(t
     done = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
     assert done.returncode == 9
     assert said(toys.direct()) == {"draw": "cached", "total": "ran"}
+
+
+def test_a_step_with_other_options_is_a_step_below_the_present_data_root(
+    toys, tmp_path, monkeypatch
+):
+    from prefect import flow
+
+    other = toys.draw.with_options(retries=1)
+    assert isinstance(other, step.Step)
+    assert other.rule == toys.draw.rule
+    monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "later"))
+    made = flow(lambda: other("toys", toys.Range()), name="other")()
+    assert (tmp_path / "later" / "cache" / made.name).is_dir()
+    assert len(list(records.everything())) == 1

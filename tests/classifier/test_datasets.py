@@ -4,7 +4,7 @@ import pytest
 
 from classifier import datasets
 from classifier.datasets import Dataset
-from classifier.errors import ArgumentError
+from classifier.errors import ArgumentError, InputError
 from classifier.training.recipe import RECIPES, Recipe
 
 
@@ -65,3 +65,27 @@ def test_an_own_network_may_not_take_the_name_of_a_common_one():
 def test_overrides_replace_fields_of_the_default_recipe():
     recipe = datasets.resolve_recipe(None, declare(), {"epochs": 2, "batch": None})
     assert recipe == RECIPES["cnn"].override({"epochs": 2})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project whose datasets lie here."""
+    folder = tmp_path / "classifier" / "datasets"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(datasets, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(datasets, "PROJECT", tmp_path.resolve())
+    return folder
+
+
+def test_a_dataset_that_leads_out_of_the_project_is_refused(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "linked.py"
+    outside.write_text("1 / 0")
+    (folder / "linked.py").symlink_to(outside)
+    with pytest.raises(InputError, match=r"linked\.py leads out of the project"):
+        datasets._read("linked")
+
+
+def test_a_dataset_that_is_a_folder_is_refused(folder):
+    (folder / "boxes").mkdir()
+    with pytest.raises(InputError, match="boxes is a folder: a dataset is one file"):
+        datasets._read("boxes")

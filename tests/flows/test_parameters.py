@@ -46,7 +46,7 @@ def test_the_precision_is_in_the_answer_and_in_the_report(flows, root, resolved)
     assert resolved in (report / "report.html").read_text()
 
 
-def test_a_limit_leaves_out_the_least_number_of_steps_unless_it_is_asked_for():
+def test_a_limit_or_epochs_leave_out_the_least_number_of_steps_unless_it_is_asked_for():
     from flows.parameters import Overrides, resolve
 
     def min_steps(limit, **overrides):
@@ -56,3 +56,5 @@ def test_a_limit_leaves_out_the_least_number_of_steps_unless_it_is_asked_for():
     assert min_steps(None) > 0
     assert min_steps(100) == 0
     assert min_steps(100, min_steps=7) == 7
+    assert min_steps(None, epochs=3) == 0
+    assert min_steps(None, epochs=3, min_steps=7) == 7

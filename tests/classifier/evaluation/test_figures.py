@@ -142,3 +142,12 @@ def test_odd_class_names_are_drawn_as_text(tmp_path):
     assert "bell\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m" in {
         label.get_text() for label in matrix.axes[0].get_xticklabels()
     }
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_any_number_of_channels_can_be_drawn(channels, tmp_path):
+    images = np.zeros((2, 8, 8, channels), np.float32)
+    figure = figures.sample_grid(images, np.zeros(2, np.uint8), CLASSES, rows=1, columns=2)
+    figures.save(figure, tmp_path / "x.png")
+    shape = figure.axes[0].images[0].get_array().shape
+    assert shape == ((8, 8, 3) if channels == 3 else (8, 8))

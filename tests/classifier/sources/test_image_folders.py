@@ -251,3 +251,21 @@ def test_sixteen_bits_a_pixel_are_scaled_and_not_clipped(shelf, folder):
         path.unlink()
     fetch_into(pets(), folder, shelf)
     assert set(idx.read(folder / "test-images.idx").ravel()) == {0x4000 // 257}
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path):
+    pixels = np.zeros((8, 16), np.uint8)
+    pixels[:, 8:] = 255
+    picture, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: to be shown a quarter clockwise
+    picture.save(tmp_path / "x.png", exif=exif)
+    turned = np.asarray(image_folders._decoded(tmp_path / "x.png"))
+    assert turned.shape == (16, 8)
+    assert turned[:8].max() == 0
+    assert turned[8:].min() == 255
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_shape_that_no_picture_has_needs_a_prepare(channels):
+    with pytest.raises(InputError, match="give a `prepare`"):
+        datasets.resize_to_shape(Image.new("RGB", (4, 4)), (4, 4, channels))

@@ -324,3 +324,52 @@ def test_one_cycle_is_that_of_torch():
         )
         optimiser.step()
         theirs.step()
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_resumed_with_fresh_draws(data, tmp_path, caplog):
+    recipe = replace(RECIPES["mlp"], epochs=2, min_steps=0, batch=200)
+    checkpoint = Checkpoint(path=tmp_path / "checkpoint", key="a", seconds=0)
+    train(data, recipe, checkpoint=checkpoint)
+    tensors, about = checkpoint.load()
+    tensors["random.augmentation"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU has it
+    checkpoint.save(tensors, about | {"device": "cuda"})
+    _, history = train(data, replace(recipe, epochs=3), checkpoint=checkpoint)
+    assert history.epochs == 3
+    assert "The checkpoint was written on cuda" in caplog.text
+
+
+def test_a_weight_that_is_not_finite_after_the_last_step_stops_the_training(data):
+    """No loss sees it: a loss is that of before a step."""
+    network = networks.build("post", SHAPE, CLASSES, {}, 0)
+
+    def overflow(_):
+        network.weight_1.data[0, 0] = float("inf")
+
+    with pytest.raises(InputError, match="A weight is not finite after step 1"):
+        fit(network, data, replace(RECIPES["post"], epochs=1), 0, on_epoch=overflow)
+
+
+def test_a_single_step_is_taken_at_the_full_rate():
+    assert schedules.learning_rate(RECIPES["cnn"], 0, 1) == RECIPES["cnn"].learning_rate
+
+
+def test_a_network_that_draws_by_itself_gives_the_same_beside_another_training(data):
+    """Dropout draws from torch's global generator."""
+
+    def own(shape, classes):
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(SHAPE[0] * SHAPE[1], classes)
+        )
+
+    recipe = replace(RECIPES["mlp"], network="own", epochs=40, min_steps=0, batch=50)
+
+    def weights(_):
+        network = networks.build("own", SHAPE, CLASSES, {"own": own}, 0)
+        fit(network, data, recipe, 0)
+        return [value.detach().numpy().tobytes() for value in network.parameters()]
+
+    before = torch.get_rng_state()
+    alone = weights(0)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(weights, range(2))) == [alone, alone]
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,8 @@
 """`./run recipes` and `./run datasets`: what there is to choose from."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -9,6 +11,7 @@ from classifier import datasets
 from classifier.datasets import Dataset
 from classifier.sources import Mirror, Npm, OpenML
 from classifier.training.recipe import RECIPES, Recipe
+from tests.conftest import PROJECT
 
 
 @pytest.fixture
@@ -114,3 +117,12 @@ def test_a_superfluous_argument_is_refused_in_a_sentence(flows, command):
     done = flows(command, "mnist")
     assert done.code == 2
     assert "'mnist'" in done.sentence
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly():
+    command = [sys.executable, "-m", "flows", "recipes"]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""

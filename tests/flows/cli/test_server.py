@@ -1,6 +1,7 @@
 """Which Prefect server a run reports to: the configured one, a local one that fits, or its own."""
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -142,3 +143,14 @@ def test_without_any_server_a_temporary_one_comes_and_goes_with_the_run(tmp_path
     while listens((host, int(port))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not listens((host, int(port)))
+
+
+def test_no_proxy_is_asked_for_this_machine(monkeypatch):
+    from flows.cli import server
+
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.setenv("no_proxy", "")
+    server._pass_by_proxies()
+    server._pass_by_proxies()
+    assert os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+    assert os.environ["no_proxy"] == "127.0.0.1,localhost"
