@@ -99,10 +99,9 @@ def explain_write_errors(place: Path) -> Iterator[None]:
 
 def _concerns(error: OSError, place: Path) -> bool:
     """Return whether the error is about a path above or below the place, or names none."""
-    if not isinstance(error.filename, str | os.PathLike):
-        return True
-    path = Path(error.filename).absolute()
-    return path.is_relative_to(place) or place.is_relative_to(path)
+    named = [name for name in (error.filename, error.filename2) if isinstance(name, str | Path)]
+    paths = [Path(name).absolute() for name in named]
+    return not paths or any(p.is_relative_to(place) or place.is_relative_to(p) for p in paths)
 
 
 _WRITE_ERRORS = {

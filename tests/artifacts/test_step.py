@@ -88,7 +88,7 @@ def test_a_record_says_who_made_the_artifact_when_and_for_which_group(toys):
     assert [record.place for record in by_step.values()].count("draw/toys") == 1
     about = by_step["draw"].artifact.metadata
     assert about["device"] == "cpu"
-    assert about.keys() == {*records._METADATA, "device"}
+    assert about.keys() == {*records._METADATA, "machine", "ignored", "device"}
     assert (about["step"], about["group"], about["why"]) == ("draw", "toys", None)
     assert by_step["total"].place == "total/toys"
     components = by_step["draw"].components()
