@@ -91,9 +91,10 @@ def explain_write_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _WRITE_ERRORS or not _concerns(error, place):
             raise
+        remedy = "Free some space there, or choose" if error.errno in _FULL else "Choose"
         raise InputError(
-            f"Cannot write to {place}: {os.strerror(error.errno)}. Free some space there, or "
-            "choose another folder with --data."
+            f"Cannot write to {place}: {os.strerror(error.errno)}. {remedy} another folder with "
+            "--data."
         ) from error
 
 
@@ -104,6 +105,7 @@ def _concerns(error: OSError, place: Path) -> bool:
     return not paths or any(p.is_relative_to(place) or place.is_relative_to(p) for p in paths)
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITE_ERRORS = {
     errno.EACCES,
     errno.EDQUOT,

@@ -1,7 +1,11 @@
 """python -m flows COMMAND: the command line of flows/cli."""
 
 import gc
+import signal
 import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while this imports; main() resets
 
 from flows.cli.app import main
 

@@ -172,7 +172,7 @@ def _read(module: str) -> tuple[Dataset, Path]:
         raise InputError(f"{path.with_suffix('')} is a folder: a dataset is one file.")
     try:
         dataset = getattr(importlib.import_module(f"{__name__}.{module}"), "DATASET", None)
-    except Exception as error:  # someone else's code: whatever it raises, the others still work
+    except (Exception, SystemExit) as error:  # someone else's code: the others still work
         raise InputError(f"{path} cannot be used ({type(error).__name__}: {error}).") from error
     if not isinstance(dataset, Dataset):
         raise InputError(f"{path} declares no dataset: it needs a line DATASET = Dataset(...).")

@@ -38,6 +38,8 @@ def sha256(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise InputError(f"{path} is not a regular file: remove it.")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -51,6 +53,11 @@ def _readable(local: Path) -> dict[str, Path]:
         names = sorted(path.name for path in local.iterdir())
     except OSError as error:
         raise InputError(f"{local} cannot be read: {error.strerror}. {HOW_TO_SUPPLY}.") from error
+    halves = [split for split in image_folders.SPLITS if (local / split).is_dir()]
+    stems = tuple(stem for each in STEMS.values() for stem in each)
+    if len(halves) == 1 and not any(name.startswith(stems) for name in names):
+        (missing,) = set(image_folders.SPLITS) - set(halves)
+        raise InputError(f"{local} has a folder {halves[0]} and none {missing}: both are needed.")
     shown = {path.relative_to(local).as_posix(): path for path in image_folders.files(local)}
     return shown or {name: local / _only(stems, names, local) for name, stems in STEMS.items()}
 

@@ -1,6 +1,7 @@
 """The commands and their exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from json import dumps
@@ -33,6 +34,11 @@ INTERRUPTED = "Interrupted. Finished steps are kept; the same command resumes fr
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run the command that the tokens ask for, and return its exit code."""
     arguments = list(sys.argv[1:] if tokens is None else tokens)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for name, value in SETTINGS.items():
         if not (name.endswith("CONSOLE_LEVEL") and "--debug" in arguments):
             os.environ.setdefault(name, value)
@@ -89,8 +95,8 @@ def _app() -> Any:
     @app.meta.default
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        data: Annotated[Path | None, session] = None,
-        source: Annotated[Path | None, session] = None,
+        data: Annotated[Path | None, session, Parameter(converter=_folder)] = None,
+        source: Annotated[Path | None, session, Parameter(converter=_folder)] = None,
         json: Annotated[bool, session] = False,
         debug: Annotated[bool, session] = False,  # noqa: ARG001 - main() looks for it
     ) -> int:
@@ -118,6 +124,13 @@ def _app() -> Any:
         return int(answer.code)
 
     return app
+
+
+def _folder(_: type, tokens: Sequence[Any]) -> Path:
+    """Convert the name of a folder; it is empty where a shell variable is not set."""
+    if not tokens[0].value:
+        raise ValueError("an empty name is no folder")
+    return Path(tokens[0].value)
 
 
 def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:

@@ -102,11 +102,14 @@ def test_another_network_trains_again(shapes):
 
 def test_a_file_that_cannot_be_used_leaves_the_other_datasets_usable(project):
     (project.folder / "classifier" / "datasets" / "broken.py").write_text("1 / 0\n")
+    exits = project.folder / "classifier" / "datasets" / "exits.py"
+    exits.write_text("raise SystemExit(0)\n")
     named = "broken.py cannot be used (ZeroDivisionError: division by zero)."
     listed = project("datasets", "--json")
     assert listed.returncode == 0
     assert "mnist" in [row["dataset"] for row in json.loads(listed.stdout)]
     assert named in listed.stderr
+    assert "exits.py cannot be used (SystemExit: 0)." in listed.stderr
     options = ("--recipe", "post", "--epochs", "1", "--limit", "50", "--json")
     trained = project("train", "--dataset", "folder", *options)
     assert trained.returncode == 0, trained.stderr

@@ -1,6 +1,7 @@
 """A local folder as the source: what counts in it, and what is wrong with it in one sentence."""
 
 import gzip
+import os
 import re
 import shutil
 import struct
@@ -197,3 +198,19 @@ def test_content_tells_train_from_test(local):
     test.rename(train)
     (local / "other").rename(test)
     assert content_digest(local) != content
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / "0.png").touch()
+    (tmp_path / "train" / "a" / "0.png").unlink()
+    os.mkfifo(tmp_path / "train" / "a" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png is not a regular file"):
+        content_digest(tmp_path)
+
+
+def test_a_folder_of_pictures_without_its_other_half_is_named(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(InputError, match="has a folder train and none test"):
+        content_digest(tmp_path)

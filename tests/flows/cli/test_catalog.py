@@ -126,3 +126,18 @@ def test_a_reader_that_leaves_early_ends_it_quietly():
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_a_closed_standard_output_is_no_error():
+    command = f"exec {sys.executable} -m flows recipes >&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--data", "--source"])
+def test_an_empty_folder_name_is_refused(flows, option):
+    done = flows("recipes", option, "")
+    assert done.code == 2
+    assert option in done.sentence
