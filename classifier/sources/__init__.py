@@ -39,3 +39,16 @@ class Npm:
 #: InputError the next source is tried; any other error ends the run.
 Fetch = Callable[[Path], None]
 Source = OpenML | Mirror | Npm | Fetch
+
+
+def name_of(source: Source) -> str:
+    """Return how messages and lists name a source."""
+    match source:
+        case OpenML():
+            return f"OpenML {source.name}"
+        case Mirror():
+            return source.url
+        case Npm():
+            return f"npm {source.package}@{source.version}"
+        case _:
+            return f"{source.__module__}.{getattr(source, '__name__', 'source')}"

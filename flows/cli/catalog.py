@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from classifier import datasets as declared
-from classifier.sources import Mirror, Npm, OpenML
+from classifier.sources import name_of
 from classifier.training.recipe import RECIPES, Recipe
 from flows.cli.answer import Answer
 
@@ -44,7 +44,7 @@ def datasets() -> Answer:
             "default_recipe": declared.default_recipe_of(dataset),
             "recipes": list(dataset.recipes),
             "networks": list(dataset.networks),
-            "sources": [_describe(source) for source in dataset.sources],
+            "sources": [name_of(source) for source in dataset.sources],
         }
         for dataset in there
     ]
@@ -64,15 +64,3 @@ def _lines(row: dict[str, Any]) -> list[str]:
         "sources": ", ".join(row["sources"]) or "--source DIR",
     }
     return [row["dataset"], *(f"  {name:<15} {text}" for name, text in named.items() if text)]
-
-
-def _describe(source: object) -> str:
-    match source:
-        case OpenML():
-            return f"OpenML {source.name}"
-        case Mirror():
-            return source.url
-        case Npm():
-            return f"npm {source.package}"
-        case _:
-            return getattr(source, "__name__", "own code")

@@ -84,7 +84,7 @@ def test_datasets_as_json_have_what_they_declare(flows, shapes):
         "default_recipe": "slow",
         "recipes": ["slow"],
         "networks": ["small"],
-        "sources": ["OpenML shapes_1", "http://x/y", "npm z", "draw"],
+        "sources": ["OpenML shapes_1", "http://x/y", "npm z@1", f"{__name__}.draw"],
     }
     assert found["mnist"]["default_recipe"] == "post"
     assert found["mnist"]["shape"] == [28, 28]
@@ -102,7 +102,7 @@ def test_datasets_in_words_show_the_same(flows, shapes):
         "default recipe": "slow",
         "own recipes": "slow",
         "own networks": "small",
-        "sources": "OpenML shapes_1, http://x/y, npm z, draw",
+        "sources": f"OpenML shapes_1, http://x/y, npm z@1, {__name__}.draw",
     }
     assert found["folder"] == {
         "shape": "read from the files",
