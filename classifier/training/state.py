@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier.errors import InputError
-from classifier.training import networks
+from classifier.training import generators, networks
 from classifier.training.augmentation import augment
 from classifier.training.checkpoints import Checkpoint
 from classifier.training.losses import cross_entropy
@@ -88,13 +88,13 @@ class TrainState:
             networks.GLOBAL_GENERATORS,
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
         ):
-            before = _global_states(self.device)
+            before = generators.global_states(self.device)
             torch.manual_seed(self.seed)
-            _set_global_states(self.global_states, self.device)
+            generators.set_states(self.global_states, self.device)
             try:
                 yield
             finally:
-                _set_global_states(before, self.device)
+                generators.set_states(before, self.device)
 
     def train_step(self, part: MicroBatch) -> None:
         """Take the rows through the network and back, and the optimiser's step if they end one."""
@@ -241,7 +241,7 @@ class TrainState:
         moments = self.optimiser.state_dict()["state"].items()
         random = {"augmentation": self.augmentation.get_state()}
         if self.draws_globally:
-            random |= _global_states(self.device)
+            random |= generators.global_states(self.device)
         kinds = {
             "random": random,
             "network": self.network.state_dict(),
@@ -265,25 +265,6 @@ def augments(recipe: Recipe) -> bool:
 def takes_uint8(network: nn.Module, recipe: Recipe) -> bool:
     """Return whether the network gets pixels in 0..255, which bf16 holds exactly."""
     return recipe.precision == "bf16" and hasattr(network, "forward_uint8") and not augments(recipe)
-
-
-def _global_states(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's global generators, by kind of device."""
-    found = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        found["mps"] = torch.mps.get_rng_state()
-    return found
-
-
-def _set_global_states(states: dict[str, Tensor], device: torch.device) -> None:
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif "mps" in states and device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
 
 
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:

@@ -95,6 +95,7 @@ def test_one_computes_and_the_other_waits_saying_what_for_and_reuses(start, root
     assert not list(root.glob("cache/locks/**/*.lock"))
 
 
+@pytest.mark.slow
 def test_started_at_once_each_step_runs_once(start):
     quick = ("train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json")
     mine, other = (started.steps() for started in [start(*quick), start(*quick)])

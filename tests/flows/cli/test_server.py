@@ -117,6 +117,7 @@ def test_a_local_server_that_does_not_answer_is_not_waited_for(unconfigured, mon
         assert time.monotonic() - asked < 60  # a second, on a quiet machine
 
 
+@pytest.mark.slow
 def test_without_any_server_a_temporary_one_comes_and_goes_with_the_run(tmp_path):
     caller = tmp_path / "caller"
     shutil.copytree(FIXTURE, caller / "mine")
