@@ -45,8 +45,10 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The folder."""
-        return layout.cache() / self.name
+        """The folder: in the cache, or among the artifacts that stay."""
+        stays = layout.permanent() / self.name
+        cached = layout.cache() / self.name
+        return stays if stays.is_dir() and not cached.is_dir() else cached
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in that file of the folder."""
@@ -75,11 +77,18 @@ class Draft:
     Fields:
         folder: to write into.
         metadata: what its record should say besides.
+        permanent: whether it stays, and no pruning removes it.
     """
 
     folder: Path
     metadata: dict[str, Any] = field(default_factory=dict)
+    permanent: bool = False
     _published: Artifact | None = None
+    _discarded: bool = False
+
+    def discard(self) -> None:
+        """Publish nothing when the block ends."""
+        self._discarded = True
 
     @property
     def artifact(self) -> Artifact:
@@ -103,8 +112,12 @@ def check_kind(kind: str) -> None:
 
 
 @contextmanager
-def draft(kind: str) -> Iterator[Draft]:
+def draft(kind: str, *, permanent: bool = False) -> Iterator[Draft]:
     """Publish what the block writes into the draft's folder; nothing if the block fails.
+
+    Args:
+        kind: of the artifact.
+        permanent: it cannot be computed again, and so stays in `store/`.
 
     Raises:
         ArgumentError: the kind is no name of a folder for artifacts.
@@ -112,13 +125,17 @@ def draft(kind: str) -> Iterator[Draft]:
     """
     check_kind(kind)
     with explain_write_errors(layout.root()):
-        (layout.cache() / kind).mkdir(parents=True, exist_ok=True)
-        layout.staging().mkdir(exist_ok=True)
+        for folder in (
+            (layout.permanent() if permanent else layout.cache()) / kind,
+            layout.staging(),
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=layout.staging()))
         try:
-            new = Draft(folder=folder)
+            new = Draft(folder=folder, permanent=permanent)
             yield new
-            new._published = _publish(new, kind)  # noqa: SLF001 - its own module
+            if not new._discarded:  # noqa: SLF001 - its own module
+                new._published = _publish(new, kind)  # noqa: SLF001
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -133,55 +150,72 @@ def _publish(new: Draft, kind: str) -> Artifact:
         size=sum(file.size for file in stats.values()),
         metadata=new.metadata,
     )
+    folder = (layout.permanent() if new.permanent else layout.cache()) / artifact.name
     with lock("publish"):
-        if find_damage(artifact, thorough=True):
-            delete(artifact)
-            new.folder.rename(artifact.path)
-            _write_stat_cache(artifact, stats)
-        stat_cache_path(artifact).touch()  # in use: see pruning.py
+        if find_damage(artifact, folder=folder, thorough=True):
+            _delete(folder)
+            new.folder.rename(folder)
+            _write_stat_cache(folder, stats)
+        _stat_cache(folder).touch()  # in use: see pruning.py
     return artifact
 
 
-def delete(artifact: Artifact) -> None:
-    """Remove the artifact atomically: readers see all of it or nothing."""
-    if artifact.path.exists():
-        layout.staging().mkdir(exist_ok=True)
+def delete(artifact: Artifact, *, permanent: bool = False) -> None:
+    """Remove the artifact from the cache atomically: readers see all of it or nothing.
+
+    Args:
+        artifact: to be removed.
+        permanent: remove it from where it stays instead.
+    """
+    _delete((layout.permanent() if permanent else layout.cache()) / artifact.name)
+
+
+def _delete(folder: Path) -> None:
+    if folder.exists():
+        layout.staging().mkdir(parents=True, exist_ok=True)
         gone = Path(tempfile.mkdtemp(prefix="deleted-", dir=layout.staging()))
-        artifact.path.rename(gone / artifact.digest)
+        folder.rename(gone / folder.name)
         shutil.rmtree(gone)
-    stat_cache_path(artifact).unlink(missing_ok=True)
+    _stat_cache(folder).unlink(missing_ok=True)
 
 
-def find_damage(artifact: Artifact, *, thorough: bool = False) -> str | None:
+def find_damage(
+    artifact: Artifact, *, folder: Path | None = None, thorough: bool = False
+) -> str | None:
     """Say how the folder differs from what the digest promises, such as `a.png is missing`.
 
     Files are hashed again only where size, modification time or inode differ from when they were
     last hashed, or with `thorough`.
     """
-    if not artifact.path.is_dir():
+    folder = folder or artifact.path
+    if not folder.is_dir():
         return f"{artifact} is missing"
-    before = _read_stat_cache(artifact)
-    now = file_stats(artifact.path, {} if thorough else before)
+    before = _read_stat_cache(folder)
+    now = file_stats(folder, {} if thorough else before)
     if _digest(now) == artifact.digest:
         if now != before:
             with suppress(OSError):  # on a full disk: it is hashed again next time
-                _write_stat_cache(artifact, now)
+                _write_stat_cache(folder, now)
         return None
     return _describe_difference(before, now) or f"{artifact} has changed"
 
 
 def stat_cache_path(artifact: Artifact) -> Path:
     """Return the file that holds the artifact's file stats; its time is that of the last use."""
-    return artifact.path.with_suffix(".json")
+    return _stat_cache(artifact.path)
 
 
-def _write_stat_cache(artifact: Artifact, stats: Mapping[str, FileStats]) -> None:
-    write_atomically(stat_cache_path(artifact), json.dumps(stats))
+def _stat_cache(folder: Path) -> Path:
+    return folder.with_suffix(".json")
 
 
-def _read_stat_cache(artifact: Artifact) -> dict[str, FileStats]:
+def _write_stat_cache(folder: Path, stats: Mapping[str, FileStats]) -> None:
+    write_atomically(_stat_cache(folder), json.dumps(stats))
+
+
+def _read_stat_cache(folder: Path) -> dict[str, FileStats]:
     try:
-        stats = json.loads(stat_cache_path(artifact).read_text(encoding="utf-8"))
+        stats = json.loads(_stat_cache(folder).read_text(encoding="utf-8"))
         return {name: FileStats(*values) for name, values in stats.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -7,6 +7,7 @@ from standard input.
 """
 
 import importlib
+import itertools
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from inspect import Parameter, signature, unwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from artifacts import keys, lineage, machine, records
+from artifacts import inventory, keys, lineage, machine, records
 from artifacts.artifact import Artifact, describe_difference, find_damage
 from artifacts.keys import KeyRule
 from artifacts.locks import lock
@@ -99,7 +100,7 @@ def _compute(
         environment["RETRAIN_DATA"] = str(Path(folder, "data"))
         environment |= {"PREFECT_API_URL": server} if server else {}
         environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        for artifact in filter(None, inputs):
+        for artifact in {each.name: each for each in inputs if each}.values():
             link = Path(folder, "data", "cache", artifact.name)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(artifact.path)
@@ -129,22 +130,16 @@ def _compute(
 
 
 def _find(digest: str) -> Artifact | None:
-    found = (r.artifact for r in records.everything() if r.artifact.digest == digest)
+    made = (r.artifact for r in records.everything() if r.artifact.digest == digest)
+    stay = (artifact for artifact in inventory.permanent() if artifact.digest == digest)
+    found = itertools.chain(made, stay)
     return next((artifact for artifact in found if find_damage(artifact) is None), None)
 
 
 def _evict_with_descendants(record: Record, why: str) -> None:
-    there = list(records.everything())
-    waiting, seen = [record], {record.key}
-    while waiting:
-        bad = waiting.pop()
+    for bad in (record, *lineage.descendants(record.artifact.digest)):
         with lock(bad.key):
             records.evict(bad.key, why)
-        for other in there:
-            made_from = keys.inputs(other.components()).values()
-            if bad.artifact.digest in made_from and other.key not in seen:
-                seen.add(other.key)
-                waiting.append(other)
 
 
 def _answer(asked: dict[str, Any]) -> tuple[OutcomeName, str | None]:

@@ -116,6 +116,8 @@ def verify(
 ) -> list[dict[str, str]]:
     """Hash everything again and say what is damaged, and how; with `repair`, remove it.
 
+    What stays in `store/` is looked at too, and never removed.
+
     Args:
         repair: remove what is damaged, so that the next run computes it again.
         read_checkpoint: raises InputError for a damaged checkpoint.
@@ -131,7 +133,21 @@ def verify(
             found.append({"what": entry.name, "problem": damage})
             if repair:
                 remove(entry, damage)
+    for artifact in permanent():
+        if damage := find_damage(
+            artifact, folder=layout.permanent() / artifact.name, thorough=True
+        ):
+            problem = f"{damage}: restore it from a backup"
+            found.append({"what": f"store/artifacts/{artifact.name}", "problem": problem})
     return found
+
+
+def permanent() -> Iterator[Artifact]:
+    """Yield the artifacts that stay."""
+    for kind in layout.kinds(layout.permanent()):
+        for folder in sorted((layout.permanent() / kind).iterdir()):
+            if layout.SHA_256.fullmatch(folder.name):
+                yield Artifact(kind=kind, digest=folder.name, size=folder_size(folder))
 
 
 def _is_there(entry: Entry) -> bool:

@@ -225,7 +225,8 @@ def differences(old: KeyComponents, new: KeyComponents) -> list[str]:
     return [
         _describe_change(name, old.get(name), new.get(name))
         for name in sorted(names, key=lambda name: name.startswith(CODE))
-        if old.get(name) != new.get(name)
+        if (old.get(name) or None) != (new.get(name) or None)  # no list is an empty one
+        or (name in old and name in new and old[name] != new[name])
     ]
 
 
@@ -241,6 +242,8 @@ def _describe_change(name: str, old: Any, new: Any) -> str:
     if kind == "code":
         change = "was added" if old is None else "was removed" if new is None else "changed"
         return f"{rest} {change}"
+    if kind == "input" and (old is None or new is None):
+        return f"its {rest} was {'added' if old is None else 'removed'} ({_short(new or old)})"
     if kind == "input":
         return f"its {rest} changed ({_short(old)} -> {_short(new)})"
     if kind == "format":

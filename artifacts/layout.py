@@ -8,6 +8,8 @@
     <root>/cache/staging/                artifacts that are being written
     <root>/reports/<run>/                one folder a run
     <root>/store/                        what cannot be computed again; nothing here removes any
+    <root>/store/log/                    what happened, one event a file
+    <root>/store/artifacts/<kind>/<SHA-256>    artifacts that stay
 
 The root is a setting of the process: RETRAIN_DATA, else `data/` beside this package.
 """
@@ -70,11 +72,22 @@ def store() -> Path:
     return root() / "store"
 
 
-def kinds() -> list[str]:
-    """Return the kinds of which the cache holds artifacts."""
-    if not cache().is_dir():
+def permanent() -> Path:
+    """Return the folder of the artifacts that stay."""
+    return store() / "artifacts"
+
+
+def log() -> Path:
+    """Return the folder of the log: one event a file."""
+    return store() / "log"
+
+
+def kinds(folder: Path | None = None) -> list[str]:
+    """Return the kinds of which the cache, or another folder, holds artifacts."""
+    folder = folder or cache()
+    if not folder.is_dir():
         return []
-    names = (path.name for path in cache().iterdir() if path.is_dir())
+    names = (path.name for path in folder.iterdir() if path.is_dir())
     return sorted(name for name in names if KIND.fullmatch(name) and name not in RESERVED)
 
 

@@ -1,7 +1,7 @@
 """Lineage: where an artifact came from, and for which code it counts."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,3 +144,25 @@ def with_present_code(old: KeyComponents, rule: KeyRule) -> KeyComponents | None
     arguments = {n: v for n, v in kept.items() if not n.startswith(keys.CODE)}
     new = arguments | code
     return new if keys.same_but_for_code(old, new) else None
+
+
+def descendants(digest: str, *, without: Collection[str] = ()) -> list[Record]:
+    """Return the records of all that was made from this artifact, directly or not.
+
+    Args:
+        digest: of the artifact.
+        without: steps that only look at an artifact, and whose results do not rest on it.
+    """
+    by_input: dict[str, list[Record]] = defaultdict(list)
+    for record in records.everything():
+        if record.step not in without:
+            for made_from in set(keys.inputs(record.components()).values()):
+                by_input[made_from].append(record)
+    found: dict[str, Record] = {}
+    waiting = [digest]
+    while waiting:
+        for record in by_input[waiting.pop()]:
+            if record.key not in found:
+                found[record.key] = record
+                waiting.append(record.artifact.digest)
+    return list(found.values())

@@ -54,7 +54,7 @@ class Outcome:
 
     def __str__(self) -> str:
         took = f"{self.seconds:8.2f} s" if self.outcome == "ran" else " " * 10
-        line = f"{self.step:<10} {self.outcome:<6} {took}   {self.artifact}"
+        line = f"{self.step:<15} {self.outcome:<6} {took}   {self.artifact}"
         return f"{line}   {self.why}" if self.why and self.outcome == "cached" else line
 
 

@@ -154,10 +154,20 @@ def _sweep(since: float) -> None:
         lock(path.relative_to(layout.locks()).with_suffix("").as_posix()).is_free()
 
 
+def _pinning_files() -> Iterator[Path]:
+    apart = (layout.log(), layout.permanent())
+    for path in layout.store().rglob("*.json"):
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in apart):
+            yield path
+
+
 def _referenced_by_store(there: Iterable[Entry]) -> set[str]:
-    """Return the artifacts that a JSON file in `store/` names, and all their ancestors."""
+    """Return the artifacts that a JSON file in `store/` names, and all their ancestors.
+
+    The log and the artifacts that stay pin nothing: they name what was, and hold what they need.
+    """
     named: set[str] = set()
-    for path in filter(Path.is_file, layout.store().rglob("*.json")):
+    for path in _pinning_files():
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:

@@ -210,10 +210,10 @@ def all_keys(within: str = "") -> Iterator[str]:
         yield from (f"{place}/{name}" for name in names if layout.SHA_256.fullmatch(name))
 
 
-def everything() -> Iterator[Record]:
-    """Return all valid records."""
+def everything(within: str = "") -> Iterator[Record]:
+    """Return all valid records below `<step>/<group>`, in no order."""
     top = os.fspath(layout.records())
-    found = (_read(key, f"{top}/{key}") for key in all_keys())
+    found = (_read(key, f"{top}/{key}") for key in all_keys(within))
     return (record for record in found if isinstance(record, Record))
 
 

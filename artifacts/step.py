@@ -26,7 +26,7 @@ from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.transactions import IsolationLevel, Transaction, get_transaction
 
-from artifacts import artifact, layout, machine, policy, records
+from artifacts import artifact, keys, layout, machine, policy, records
 from artifacts.artifact import Artifact, Draft
 from artifacts.code import CodeRule, files_of, project_root, source_file
 from artifacts.files import explain_write_errors
@@ -183,8 +183,13 @@ def _ignored(
     """Return the arguments that are not in the key, as far as JSON can hold them."""
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
-    plain = str | int | float | bool | None
-    return {n: v for n, v in bound.arguments.items() if n in rule.ignored and isinstance(v, plain)}
+    return {n: v for n, v in bound.arguments.items() if n in rule.ignored and _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float | bool | None)
 
 
 def _record(request: policy.KeyRequest, rule: KeyRule, made: Artifact) -> None:
@@ -232,6 +237,15 @@ def scratch() -> tuple[str, Path]:
     """
     key = str(_current()[1].key)
     return key, layout.scratch(key)
+
+
+def code_in_key() -> dict[str, str]:
+    """Return the fingerprint of each code file in the running step's key, by its path.
+
+    Raises:
+        RuntimeError: no step is running.
+    """
+    return keys.files(_current()[1].components or {})
 
 
 def _current() -> tuple[str, policy.KeyRequest]:

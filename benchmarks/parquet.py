@@ -15,6 +15,7 @@ from benchmarks import data
 from benchmarks.clock import Row, interleaved
 from classifier import datasets
 from classifier.data import idx, tables
+from classifier.data.parts import official
 
 
 def rows(raw: data.Raw, *, quick: bool) -> Iterator[Row]:
@@ -44,7 +45,7 @@ def rows(raw: data.Raw, *, quick: bool) -> Iterator[Row]:
             clock="from bytes in memory to a closed file, ours with the division by 255",
         )
         read = {
-            "ours": lambda: torch.from_numpy(tables.read(ours, "train")[0]),
+            "ours": lambda: torch.from_numpy(official(ours, "train").read()[0]),
             "peer": lambda: torch.from_numpy(
                 pd.read_parquet(theirs).iloc[:, :-1].to_numpy(dtype=np.float32)
             ),
@@ -93,7 +94,7 @@ def _normalise(folder: Path) -> None:
     from tasks.normalise import write_tables
 
     with tempfile.TemporaryDirectory() as target:
-        write_tables(folder, Path(target), "mnist", source="-", limit=None)
+        write_tables(folder, Path(target), "mnist", source="-", limit=None, classes=None)
     print(_peak())
 
 

@@ -1,7 +1,7 @@
 """Models on disk: a folder of weights.safetensors, model.json and history.json; nothing pickled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from safetensors.torch import save as serialised
 from torch import nn
 
 from classifier import datasets
-from classifier.data.tables import Description
 from classifier.errors import InputError
 from classifier.training import checkpoints, networks
 from classifier.training.recipe import Recipe
@@ -36,19 +35,26 @@ def save(
     *,
     recipe: Recipe,
     seed: int,
-    table: Description,
+    dataset: str,
+    shape: tuple[int, ...],
+    classes: Sequence[str],
     history: Mapping[str, Any],
+    code: Mapping[str, str],
 ) -> None:
-    """Write the three files into an existing folder; equal weights give equal bytes."""
+    """Write the three files into an existing folder; equal weights give equal bytes.
+
+    `code` has the fingerprints of the code that reads the weights and prepares the pictures.
+    """
     weights = checkpoints.storable(network.state_dict())
     # save_file() has an error of its own for a full disk.
     (folder / "weights.safetensors").write_bytes(serialised(weights))
     about = {
-        "dataset": table.dataset,
-        "shape": table.shape,
-        "classes": table.classes,
+        "dataset": dataset,
+        "shape": shape,
+        "classes": classes,
         "seed": seed,
         "recipe": asdict(recipe),
+        "code": dict(code),
     }
     _write_json(folder / "model.json", about)
     _write_json(folder / "history.json", dict(history))

@@ -1,5 +1,6 @@
 """Parameters of the flows: the choices, limits and descriptions of the UI and command line."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -11,18 +12,15 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from classifier import datasets, devices
+from classifier.errors import ArgumentError
 from classifier.training import precision
 from classifier.training.recipe import Recipe
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 if TYPE_CHECKING:
-    DatasetName = str
-    RecipeName = str | None
     Overrides = pydantic.BaseModel
 else:
-    DatasetName = Literal[tuple(datasets.declared())]
-    RecipeName = Optional[Literal[tuple(datasets.recipes())]]  # noqa: UP045 - a value
 
     def _optional(item: Field[Any]) -> tuple[Any, Any]:
         """Return the recipe field as one that may be left out."""
@@ -48,6 +46,7 @@ def _whole(_: type, tokens: Sequence[Token]) -> int:
 _Whole = Parameter(converter=_whole)
 #: What the form and the command line refuse at once; the docstrings say what they mean.
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32), _Whole]
+ImageSize = Annotated[str | None, pydantic.Field(pattern=r"^\d+x\d+(x\d)?$")]
 Limit = Annotated[int | None, pydantic.Field(ge=1), _Whole]
 
 
@@ -59,12 +58,16 @@ class Plan:
         dataset, recipe_name: the names.
         recipe: with the overrides in it, and its precision resolved.
         device: cpu, cuda or mps.
+        classes: names that the dataset declares.
+        image_size: of the images, where the dataset declares none.
     """
 
     dataset: str
     recipe_name: str
     recipe: Recipe
     device: str
+    classes: tuple[str, ...] | None
+    image_size: tuple[int, ...] | None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ def resolve(
     device: str,
     *,
     limit: int | None = None,
+    image_size: str | None = None,
 ) -> Plan:
     """Resolve names, `auto` and overrides, before any key is made.
 
@@ -107,7 +111,33 @@ def resolve(
         recipe_name=recipe or datasets.default_recipe_of(declared),
         recipe=chosen.override(exact),
         device=place,
+        classes=declared.classes,
+        image_size=size_of(image_size, declared),
     )
+
+
+def size_of(text: str | None, declared: datasets.Dataset) -> tuple[int, ...] | None:
+    """Return the size that a text such as 64x64x3 gives; None for none.
+
+    Raises:
+        ArgumentError: it is no size, or the dataset declares its own.
+    """
+    if text is None:
+        return None
+    if declared.shape is not None:
+        raise ArgumentError(f"--image-size: {declared.name} declares its own: leave it out.")
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}(x[13])?", text):
+        raise ArgumentError(f"--image-size is {text!r}: write height x width, as 64x64 or 64x64x3.")
+    return tuple(map(int, text.split("x")))
+
+
+def tell(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of a dry run; in a flow run, log it for the UI too."""
+    if FlowRunContext.get():
+        for step, outcome in answer["steps"].items():
+            why = answer["why"].get(step)
+            get_run_logger().info("%s: %s", step, f"would run, {why}" if why else outcome)
+    return answer
 
 
 def flow_run_name() -> str:

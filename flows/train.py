@@ -3,25 +3,32 @@
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from artifacts.artifact import Artifact
 from artifacts.forecast import forecasting
 from artifacts.step import refreshing
+from flows.names import DatasetName, RecipeName
 from flows.parameters import (
-    DatasetName,
     Device,
+    ImageSize,
     Limit,
     Plan,
     RecipeFields,
-    RecipeName,
     Seed,
     flow_run_name,
     resolve,
+    tell,
 )
 from reporting.report import open_run
-from tasks.download import download, local_digest
-from tasks.evaluate import evaluate
+from tasks.download import asked_at, download, local_digest
+from tasks.errors import BrokenData
+from tasks.evaluate import evaluate, evaluate_recent
+from tasks.manifest import manifest
+from tasks.new_data import NewData, new_data
 from tasks.normalise import normalise
+from tasks.parts import has_rows, parts_of
 from tasks.plot import Grid, plot
 from tasks.report import report
 from tasks.train import train as train_model
@@ -39,9 +46,11 @@ def train(
     device: Device = "auto",
     grid: Grid = Grid(),  # noqa: B008 - frozen
     limit: Limit = None,
+    only_base: bool = False,
+    image_size: ImageSize = None,
     refresh: bool = False,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any] | State:
     """Download, normalise, train, evaluate, plot. Each step runs only if something changed.
 
     Args:
@@ -51,29 +60,46 @@ def train(
         seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one
         grid: The grids of sample images
-        limit: Only the first rows of the train and test tables, for a quick trial
+        limit: Only the first published rows of train and test, for a quick trial
+        only_base: Train on the published rows alone, without what was ingested
+        image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
         refresh: Run every step, cached or not
         dry_run: Only say which steps would run, and why
     """
-    plan = resolve(dataset, recipe, overrides, device, limit=limit)
+    plan = resolve(dataset, recipe, overrides, device, limit=limit, image_size=image_size)
+    try:
+        data = NewData() if only_base or limit else new_data(dataset)
+    except BrokenData as error:
+        if dry_run:
+            raise
+        return Failed(name="Broken", message=str(error), data=error)
     if dry_run:
         with forecasting(refresh=refresh) as forecast:
-            _steps(plan, seed, grid, limit)
-        return forecast.row()
+            _steps(plan, seed, grid, limit, data)
+        return tell(forecast.row())
     with open_run() as run, refreshing(refresh=refresh):
-        return report(run, plan.about | {"seed": seed}, _steps(plan, seed, grid, limit))
+        return report(run, plan.about | {"seed": seed}, _steps(plan, seed, grid, limit, data))
 
 
-def _steps(plan: Plan, seed: int, grid: Grid, limit: int | None) -> dict[str, Artifact]:
-    raw = download(plan.dataset, local_digest())
-    table = normalise(raw, plan.dataset, limit)
-    model = train_model(table, plan.dataset, plan.recipe, seed, plan.device)
-    evaluation = evaluate(model, table, plan.dataset, plan.device)
-    pictures = plot(table, model, evaluation, grid)
-    return {
+def _steps(
+    plan: Plan, seed: int, grid: Grid, limit: int | None, data: NewData
+) -> dict[str, Artifact]:
+    dataset, names = plan.dataset, plan.classes
+    raw = download(dataset, local_digest(), asked_at(dataset), plan.image_size)
+    table = normalise(raw, dataset, limit, names)
+    rows = manifest(table, data.batches, data.patches, data.erased, dataset, names)
+    parts = parts_of(rows)
+    model = train_model(rows, parts, dataset, plan.recipe, seed, plan.device, names)
+    evaluation = evaluate(model, rows, parts, dataset, plan.device)
+    pictures = plot(rows, parts, model, evaluation, grid, names)
+    done = {
         "download": raw,
         "normalise": table,
+        "manifest": rows,
         "train": model,
         "evaluate": evaluation,
         "plot": pictures,
     }
+    if has_rows(rows, "recent"):
+        done["evaluate-recent"] = evaluate_recent(model, rows, parts, dataset, plan.device)
+    return done

@@ -27,7 +27,22 @@ from artifacts.outcomes import Outcome
 from artifacts.text import one_line
 from reporting.log import RunLog, listening
 
-METRICS = ("test_accuracy", "errors", "test_rows", "train_seconds", "device", "precision", "model")
+#: The figures that the table in the UI shows, by page.
+METRICS = {
+    "train": (
+        "test_accuracy",
+        "errors",
+        "test_rows",
+        "recent_accuracy",
+        "recent_rows",
+        "train_rows",
+        "train_seconds",
+        "device",
+        "precision",
+        "model",
+    ),
+    "ingest": ("batch", "accepted", "recent_test", "refused_rows"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +66,16 @@ class Run:
         summary: Mapping[str, Any],
         outcomes: list[Outcome],
         pictures: Mapping[str, Path],
+        *,
+        page: str = "train",
     ) -> dict[str, Any]:
         """Write the report, and keep the cache below its limit.
 
         Args:
             summary: the figures of the run, JSON-ready.
             outcomes: of its steps.
-            pictures: PNG files by title.
+            pictures: PNG files by title; no two have one name.
+            page: which of the templates.
 
         Returns:
             The summary with `run_id`, `steps` and `report`.
@@ -69,20 +87,26 @@ class Run:
             "report": layout.relative(self.folder),
         }
         with explain_write_errors(self.folder):
-            self._write_files(full, outcomes, pictures)
-        _show_in_ui(full, outcomes, pictures)
+            self._write_files(full, outcomes, pictures, page)
+        _show_in_ui(full, outcomes, pictures, page)
         if "ran" in full["steps"].values():
             _limit_cache(self.cache_limit)
         return full
 
     def _write_files(
-        self, summary: dict[str, Any], outcomes: list[Outcome], pictures: Mapping[str, Path]
+        self,
+        summary: dict[str, Any],
+        outcomes: list[Outcome],
+        pictures: Mapping[str, Path],
+        page: str,
     ) -> None:
         more = {"flow_run_id": str(self.flow_run_id), "timeline": [o.row() for o in outcomes]}
         for path in pictures.values():
-            shutil.copyfile(path, self.folder / path.name)
-        page = _render("report.html", summary, outcomes, {t: p.name for t, p in pictures.items()})
-        write_atomically(self.folder / "report.html", page)
+            if path.parent != self.folder:
+                shutil.copyfile(path, self.folder / path.name)
+        names = {title: path.name for title, path in pictures.items()}
+        text = _render(f"{page}.html", summary, outcomes, names)
+        write_atomically(self.folder / "report.html", text)
         write_atomically(
             self.folder / "report.json", json.dumps(summary | more, indent=2) + "\n"
         )  # last: a run with this file has finished
@@ -136,17 +160,22 @@ def _limit_cache(limit: int) -> None:
 
 
 def _show_in_ui(
-    summary: dict[str, Any], outcomes: list[Outcome], pictures: Mapping[str, Path]
+    summary: dict[str, Any], outcomes: list[Outcome], pictures: Mapping[str, Path], page: str
 ) -> None:
+    key = summary["dataset"] if page == "train" else f"{summary['dataset']}-{page}"
     embedded = {title: _data_uri(path) for title, path in pictures.items()}
     create_markdown_artifact(
-        _render("report.md", summary, outcomes, embedded),
-        key=f"{summary['dataset']}-report",
+        _render(f"{page}.md", summary, outcomes, embedded),
+        key=f"{key}-report",
         description="Report of the run",
     )
     create_table_artifact(
-        [{"metric": n.replace("_", " "), "value": summary[n]} for n in METRICS if n in summary],
-        key=f"{summary['dataset']}-metrics",
+        [
+            {"metric": n.replace("_", " "), "value": summary[n]}
+            for n in METRICS[page]
+            if n in summary
+        ],
+        key=f"{key}-metrics",
         description="Figures of the run",
     )
 

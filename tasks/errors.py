@@ -1,4 +1,4 @@
-"""The errors of both foundations, which know nothing of each other."""
+"""The errors of both foundations, which know nothing of each other, and of the steps."""
 
 import artifacts.errors
 import classifier.errors
@@ -7,3 +7,7 @@ import classifier.errors
 INPUT_ERRORS = (artifacts.errors.InputError, classifier.errors.InputError)
 #: The same about an argument: exit code 2.
 ARGUMENT_ERRORS = (artifacts.errors.ArgumentError, classifier.errors.ArgumentError)
+
+
+class BrokenData(classifier.errors.InputError):
+    """New data that must not be trained on before a person has looked at it."""

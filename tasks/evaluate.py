@@ -1,36 +1,69 @@
-"""Evaluate: what the model says of every test image, and how good that is."""
+"""Evaluate: what the model says of every image of a test set, and how good that is."""
 
+import hashlib
 import json
 
 from artifacts.artifact import Artifact
 from artifacts.step import draft
+from tasks.parts import open_split
 from tasks.step import DATASET, step
 
 
 @step(kind="evaluations", code=DATASET, ignored=("device",))
 def evaluate(
     model: Artifact,
-    table: Artifact,
+    manifest: Artifact,
+    parts: list[Artifact],  # noqa: ARG001 - inputs, which lineage follows
     dataset: str,  # noqa: ARG001 - its file counts in the key: the networks that it brings
     device: str,
 ) -> Artifact:
-    """Write predictions for the test table, and their metrics.
+    """Write predictions for the official test set, and their metrics.
 
     Args:
         model: what `train` returned.
-        table: what `normalise` returned.
+        manifest: which rows there are.
+        parts: that hold them.
         dataset: its name.
         device: cpu, cuda or mps.
     """
+    return _evaluate(model, manifest, "test", device)
+
+
+@step(kind="evaluations", name="evaluate-recent", code=DATASET, ignored=("device",))
+def evaluate_recent(
+    model: Artifact,
+    manifest: Artifact,
+    parts: list[Artifact],  # noqa: ARG001 - as above
+    dataset: str,  # noqa: ARG001
+    device: str,
+) -> Artifact:
+    """Write predictions for the test rows of new data, and their metrics; as `evaluate`."""
+    return _evaluate(model, manifest, "recent", device)
+
+
+def _evaluate(model: Artifact, manifest: Artifact, split: str, device: str) -> Artifact:
+    import numpy as np
+
     from classifier import devices, models
-    from classifier.data import tables
+    from classifier.data.digests import row_digests
     from classifier.evaluation import metrics
 
-    images, labels = tables.read(table.path, "test")
+    _, table = open_split(manifest, split)
     place = devices.resolve_device(device)
-    probabilities = models.predict(models.load(model.path), images, place)
+    network = models.load(model.path)
+    test_set = hashlib.sha256()
+    labels = np.empty(len(table), np.uint8)
+    probabilities = np.empty((len(table), table.classes), np.float32)
+    start = 0
+    for images, there in table.chunks():
+        rows = slice(start, start + len(there))
+        labels[rows] = there
+        probabilities[rows] = models.predict(network, images.astype(np.float32) / 255, place)
+        test_set.update(row_digests(images).tobytes() + there.tobytes())
+        start = rows.stop
+    about = metrics.score(labels, probabilities) | {"test_set": test_set.hexdigest()}
     with draft() as new:
         metrics.write_predictions(new.folder / "predictions.parquet", labels, probabilities)
-        text = json.dumps(metrics.score(labels, probabilities), indent=2) + "\n"
+        text = json.dumps(about, indent=2) + "\n"
         (new.folder / "metrics.json").write_text(text, encoding="utf-8")
     return new.artifact

@@ -5,6 +5,7 @@ from typing import Any
 from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
+from registry import data
 from reporting.report import Run
 
 #: Title of each picture, in the order of the page.
@@ -28,6 +29,7 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
     done = outcomes(results, str(run.flow_run_id))
     model, pictures = results["train"], results["plot"].path
     metrics = results["evaluate"].read_json("metrics.json")
+    rows = results["manifest"].metadata
     trained = next(outcome for outcome in done if outcome.step == "train").outcome == "ran"
     summary = {
         **about,
@@ -35,8 +37,34 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
         "test_accuracy": metrics["test_accuracy"],
         "errors": metrics["errors"],
         "test_rows": metrics["rows"],
+        "test_set": metrics["test_set"],
+        "train_rows": rows["train_rows"],
         "train_seconds": model.metadata["train_seconds"] if trained else None,
         "model": layout.relative(model.path),
+        "manifest": layout.relative(results["manifest"].path),
+        "batches": _batches(about["dataset"], results["manifest"]),
     }
+    if recent := results.get("evaluate-recent"):
+        score = recent.read_json("metrics.json")
+        summary |= {"recent_accuracy": score["test_accuracy"], "recent_rows": score["rows"]}
     shown = {title: pictures / f"{name}.png" for name, title in PICTURES.items()}
     return run.report(summary, done, shown)
+
+
+def _batches(dataset: str, manifest: Artifact) -> list[dict[str, Any]]:
+    """Return the batches of new data that count, with their rows."""
+    rows: dict[str, dict[str, int]] = {}
+    for part in manifest.read_json("manifest.json")["parts"]:
+        if part["kind"] == data.BATCHES:
+            rows.setdefault(part["digest"], {})[part["split"]] = part["rows"]
+    left_out = manifest.metadata["left_out"]
+    return [
+        {
+            "name": batch.name,
+            "train": rows[batch.digest].get("train", 0),
+            "recent": rows[batch.digest].get("recent", 0),
+            "left_out": left_out.get(batch.digest, 0),
+        }
+        for batch in (data.current(dataset).batches if rows else ())
+        if batch.digest in rows
+    ]

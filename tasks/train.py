@@ -11,11 +11,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from artifacts.artifact import Artifact
-from artifacts.step import draft, scratch
+from artifacts.step import code_in_key, draft, scratch
 from classifier import datasets
 from classifier.training.recipe import Recipe
 from reporting import progress
 from tasks.errors import INPUT_ERRORS
+from tasks.parts import open_split
 from tasks.step import DATASET, step
 
 if TYPE_CHECKING:
@@ -41,23 +42,32 @@ def alike(old: Path, new: Path) -> str | None:
     kind="models",
     code=DATASET,
     alike=alike,
-    ignored=("device",),
+    ignored=("device", "classes"),
     retries=1,
     retry_delay_seconds=1,
     retry_condition_fn=may_pass,
 )
-def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str) -> Artifact:
+def train(
+    manifest: Artifact,
+    parts: list[Artifact],  # noqa: ARG001 - inputs, which lineage follows
+    dataset: str,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    classes: tuple[str, ...] | None,
+) -> Artifact:
     """Write a model: weights, recipe and history.
 
     Args:
-        table: what `normalise` returned.
+        manifest: which rows there are.
+        parts: that hold them.
         dataset: its name.
         recipe: how to train; its precision is resolved.
         seed: of the initial weights and of the order of the rows.
         device: cpu, cuda or mps.
+        classes: their names, for people who read the model; None for those in the table.
     """
     from classifier import devices, models
-    from classifier.data import tables
     from classifier.training import loop, networks, precision, rows
     from classifier.training.checkpoints import Checkpoint
 
@@ -65,11 +75,11 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
     place = devices.resolve_device(device)
     if warning := precision.slow_bf16_warning(recipe.precision, place):
         log.warning("%s", warning)
-    about = tables.describe(table.path)
+    about, table = open_split(manifest, "train")
     subject = datasets.load(dataset)
     own = subject.networks
-    network = networks.build(recipe.network, about.shape, len(about.classes), own, seed)
-    epochs = loop.planned_epochs(recipe, tables.rows(table.path, "train"))
+    network = networks.build(recipe.network, about.shape, about.classes, own, seed)
+    epochs = loop.planned_epochs(recipe, len(table))
     log_every = max(1, epochs // 10)
     key, file = scratch()
 
@@ -89,8 +99,7 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
                 log.info("epoch %3d: mean loss so far %.5f", history.epochs, history.mean_loss)
 
         source = rows.open_rows(
-            table.path,
-            "train",
+            table,
             budget=recipe.memory_budget << 20,
             to_device=loop.to_device(network, recipe, place),
         )
@@ -112,6 +121,21 @@ def train(table: Artifact, dataset: str, recipe: Recipe, seed: int, device: str)
             "exact": place.type == "cpu",  # a GPU adds up in another order each time
         }
         models.save(
-            new.folder, network, recipe=recipe, seed=seed, table=about, history=asdict(history)
+            new.folder,
+            network,
+            recipe=recipe,
+            seed=seed,
+            dataset=dataset,
+            shape=about.shape,
+            classes=classes or table.description.classes,
+            code=_reading_code(dataset),
+            history=asdict(history),
         )
     return new.artifact
+
+
+def _reading_code(dataset: str) -> dict[str, str]:
+    """Return the fingerprints of the networks, and of the dataset's own with its `prepare`."""
+    own = datasets.declared()[dataset][1].relative_to(datasets.PROJECT).as_posix()
+    names = {"classifier/training/networks.py", own}
+    return {name: digest for name, digest in code_in_key().items() if name in names}

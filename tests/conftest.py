@@ -127,7 +127,7 @@ def project(tmp_path, server):
 
 def project_copy(folder, server):
     """The same for fixtures of a wider scope; its data root is `data` beside the folder."""
-    for package in ("artifacts", "classifier", "flows", "reporting", "tasks"):
+    for package in ("artifacts", "classifier", "flows", "registry", "reporting", "tasks"):
         ignored = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(PROJECT / package, folder / package, ignore=ignored)
     return CommandLine(folder=folder, server=server)

@@ -65,8 +65,8 @@ def test_a_command_is_accepted_as_it_is_typed(flows, page, typed):
     if command in {"test", "check", "ui", "bench", "COMMAND"}:
         text = (PROJECT / "run").read_text(encoding="utf-8")
         assert re.search(rf"^  {command}\b", text, re.MULTILINE)
-    elif command == "cache":
-        group = flows("cache", *arguments[:1], "--help")
+    elif command in {"cache", "data"}:
+        group = flows(command, *arguments[:1], "--help")
         assert group.code == 0
         assert_options(arguments, group.out)
     else:
@@ -79,6 +79,10 @@ def assert_options(arguments, told):
 
 
 OPTIONS = {
+    "docs/new-data.md": (
+        *((), ("ingest",), ("train",)),
+        *(("data", name) for name in ("show", "rows", "retract", "accept", "erase")),
+    ),
     "docs/training.md": ((), ("train",)),
     "docs/install.md": ((), ("preflight",), ("train",)),
     "docs/cache.md": (
@@ -100,16 +104,17 @@ def test_options_are_those_of_the_command_line(flows, page):
     assert {option for option in options if option not in told} == set()
 
 
-def test_the_commands_of_the_cache_are_all_there_are(flows):
-    table = PAGES["docs/cache.md"].partition("| `./run cache …` |")[2].partition("\n\n")[0]
+@pytest.mark.parametrize(("group", "page"), [("cache", "cache"), ("data", "new-data")])
+def test_the_commands_of_a_group_are_all_there_are(flows, group, page):
+    table = PAGES[f"docs/{page}.md"].partition(f"| `./run {group} …` |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
-    listed = flows("cache", "--help").out.partition("Commands")[2]
+    listed = flows(group, "--help").out.partition("Commands")[2]
     assert named == set(re.findall(r"^│ (\w+)", listed, re.MULTILINE))
 
 
 def test_every_setting_is_documented():
     files = [PROJECT / "run", *(PROJECT / "scripts").iterdir()]
-    for package in ("artifacts", "classifier", "flows", "reporting", "tasks"):
+    for package in ("artifacts", "classifier", "flows", "registry", "reporting", "tasks"):
         files += (PROJECT / package).rglob("*.py")
     read = {
         name

@@ -1,16 +1,17 @@
 """Parquet tables of images and labels, in one schema that is asserted on write and on read.
 
-A table is a folder with train/part-00000.parquet and test/part-00000.parquet, the official rows;
-new data adds parts. Pages carry checksums. Nothing is pickled.
+The table of a dataset is a folder with train/part-00000.parquet and test/part-00000.parquet, the
+official rows. New data adds parts of its own, and none is rewritten: `Table` in parts.py reads any
+parts as one. Pages carry checksums. Nothing is pickled.
 """
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +25,8 @@ SPLITS = ("train", "test")
 SCALE = "1/255"
 ROW_GROUP = 10_000  # rows held at a time
 ROW_GROUP_PIXELS = 1 << 23  # and fewer rows of larger images: 32 MiB is the most
-DECODED_ROWS = 500  # these stay in the processor's cache, where a whole row group would not
-REMEDY = "delete it; the next run computes it again"
 
 Bytes = NDArray[np.uint8]
-Pixels = NDArray[np.float32]
-Rows = tuple[Pixels, Bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +59,11 @@ class Description:
         """Values of one image."""
         return math.prod(self.shape)
 
+    @property
+    def row_group(self) -> int:
+        """Rows of a row group."""
+        return min(ROW_GROUP, ROW_GROUP_PIXELS // self.pixels)
+
 
 def schema(description: Description) -> pa.Schema:
     """The columns `image` and `label`, neither of them nullable, and the description."""
@@ -91,156 +93,63 @@ def write(path: Path, images: Bytes | Stored, labels: Bytes, description: Descri
         InputError: arrays of other types or shapes, or a label without a class.
     """
     _check_rows(path, images, labels, description)
-    wanted = schema(description)
-    step = min(ROW_GROUP, ROW_GROUP_PIXELS // description.pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with pq.ParquetWriter(path, wanted, compression="zstd", write_page_checksum=True) as writer:
-            for start in range(0, len(labels), step):
-                chosen = slice(start, start + step)
-                writer.write_batch(_encode(images[chosen], labels[chosen], wanted))
-    except BaseException:
-        path.unlink(missing_ok=True)  # the writer has closed it as if it were whole
-        raise
+    step = description.row_group
+    with Writer(path, description) as part:
+        for start in range(0, len(labels), step):
+            chosen = slice(start, start + step)
+            part.write(images[chosen], labels[chosen])
 
 
-def describe(folder: Path) -> Description:
-    """What the table holds, with the source of its first part.
+class Writer:
+    """Writes one part piece by piece; how the rows are cut into pieces changes no byte.
 
-    Raises:
-        InputError: no parts, or one that is damaged, of another schema, or of other classes.
+    If the block fails, no file stays.
     """
-    return _parts(folder, *SPLITS)[0].description
 
+    def __init__(self, path: Path, description: Description) -> None:
+        self.path, self.description = path, description
+        self.rows = 0
+        self._waiting: list[tuple[Bytes, Bytes]] = []
 
-def rows(folder: Path, split: str) -> int:
-    """How many rows the split has; raises as `describe` does."""
-    return sum(part.metadata.num_rows for part in _parts(folder, split))
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._schema = schema(self.description)
+        self._file = pq.ParquetWriter(
+            self.path, self._schema, compression="zstd", write_page_checksum=True
+        )
+        return self
 
+    def write(self, images: Bytes, labels: Bytes) -> None:
+        """Add uint8 images [N, *shape] and labels [N].
 
-def read(folder: Path, split: str, *, limit: int | None = None) -> Rows:
-    """The rows of a split, or the first `limit` of them, its parts in the order of their names.
+        Raises:
+            InputError: arrays of other types or shapes, or a label without a class.
+        """
+        _check_rows(self.path, images, labels, self.description)
+        step = self.description.row_group
+        while len(labels):
+            room = step - sum(len(there) for _, there in self._waiting)
+            self._waiting.append((images[:room], labels[:room]))
+            images, labels = images[room:], labels[room:]
+            if sum(len(there) for _, there in self._waiting) == step:
+                self._write_row_group()
 
-    Gives float32 images [N, *shape] in 0..1 and uint8 labels [N]. Row groups are decoded side by
-    side, each straight into its place.
+    def _write_row_group(self) -> None:
+        images, labels = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        self._file.write_batch(_encode(images, labels, self._schema))
+        self.rows += len(labels)
 
-    Raises:
-        InputError: as for `describe`, or pages that are damaged.
-    """
-    parts = _parts(folder, split)
-    total = sum(part.metadata.num_rows for part in parts)
-    count = total if limit is None else min(limit, total)
-    images = np.empty((count, *parts[0].description.shape), np.float32)
-    labels = np.empty(count, np.uint8)
-    decode(_row_groups(parts), images, labels)
-    return images, labels
-
-
-def row_groups(folder: Path, split: str) -> list["RowGroup"]:
-    """The row groups of a split in the order of `read`, to be decoded one by one; raises as it."""
-    return _row_groups(_parts(folder, split))
-
-
-def decode(groups: Sequence["RowGroup"], images: Pixels, labels: Bytes) -> None:
-    """Fill images [N, *shape] and labels [N] with the first N rows of these groups, side by side.
-
-    Raises:
-        InputError: pages that are damaged.
-    """
-    ends = np.cumsum([group.rows for group in groups])
-    views = zip(groups, np.split(images, ends), np.split(labels, ends), strict=False)
-    with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        jobs = [pool.submit(group.decode, x, y) for group, x, y in views if len(y)]
-    for job in jobs:
-        job.result()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowGroup:
-    """Some rows of a table that are decoded together."""
-
-    part: "_Part"
-    index: int
-    rows: int
-
-    def decode(self, images: Pixels, labels: Bytes) -> None:
-        """Fill the arrays with the first rows of the group; raises as `decode`."""
-        self.part.decode(self.index, images, labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """One file, whose schema was asserted."""
-
-    path: Path
-    metadata: pq.FileMetaData
-    description: Description
-
-    @property
-    def row_groups(self) -> list[int]:
-        """Rows of each."""
-        return [self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups)]
-
-    def decode(self, index: int, images: Pixels, labels: Bytes) -> None:
-        """Fill the arrays with the first rows of that row group."""
-        done = 0
-        checked = {"metadata": self.metadata, "page_checksum_verification": True}
-        with _reading(self.path), pq.ParquetFile(self.path, **checked) as file:
-            for batch in file.iter_batches(DECODED_ROWS, row_groups=[index], use_threads=False):
-                wanted = batch.slice(0, len(labels) - done)
-                place = slice(done, done + wanted.num_rows)
-                pixels = wanted.column("image").flatten().to_numpy()
-                images[place] = pixels.reshape(images[place].shape)
-                labels[place] = wanted.column("label").to_numpy()
-                done += wanted.num_rows
-                if done == len(labels):
-                    break
-            if done < len(labels):
-                raise ValueError("rows are missing")
-            if done and labels.max() >= len(self.description.classes):
-                raise ValueError(f"label {labels.max()} has no class")
-
-
-def _row_groups(parts: Sequence[_Part]) -> list[RowGroup]:
-    return [
-        RowGroup(part=part, index=index, rows=count)
-        for part in parts
-        for index, count in enumerate(part.row_groups)
-    ]
-
-
-def _parts(folder: Path, *splits: str) -> list[_Part]:
-    """The parts of these splits, each split in the order of its names; at least one."""
-    paths = [path for split in splits for path in sorted((folder / split).glob("part-*.parquet"))]
-    if not paths:
-        raise InputError(f"{folder} has no {' or '.join(splits)} part: {REMEDY}.")
-    first, *others = parts = [_open_part(path) for path in paths]
-    for other in others:
-        if replace(other.description, source=first.description.source) != first.description:
-            raise InputError(f"{other.path} and {first.path} differ in dataset, shape or classes.")
-    return parts
-
-
-def _open_part(path: Path) -> _Part:
-    with _reading(path), pq.ParquetFile(path) as file:
-        description = _description(file.schema_arrow.metadata or {})
-        if not file.schema_arrow.equals(schema(description), check_metadata=True):
-            raise ValueError("it has another schema")
-        part = _Part(path=path, metadata=file.metadata, description=description)
-        if sum(part.row_groups) != part.metadata.num_rows:  # an allocation will trust them
-            raise ValueError("its row groups do not add up")
-    return part
-
-
-def _description(metadata: dict[bytes, bytes]) -> Description:
-    if not metadata.keys() >= {b"dataset", b"shape", b"classes", b"source"}:
-        raise ValueError("it does not say what it holds")
-    return Description(
-        dataset=metadata[b"dataset"].decode(),
-        shape=tuple(json.loads(metadata[b"shape"])),
-        classes=tuple(map(str, json.loads(metadata[b"classes"]))),
-        source=metadata[b"source"].decode(),
-    )
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._waiting and failed is None:
+                self._write_row_group()
+            self._file.close()
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
+        if failed is not None:
+            self.path.unlink(missing_ok=True)  # the writer has closed it as if it were whole
 
 
 def _check_rows(
@@ -265,11 +174,18 @@ def _encode(images: Bytes, labels: Bytes, wanted: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch([column, pa.array(labels)], schema=wanted)
 
 
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, AttributeError)
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Whatever a damaged or foreign file makes the block raise becomes one sentence."""
+def explain_unreadable(path: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever a damaged or foreign file makes the block raise into one sentence.
+
+    Raises:
+        InputError: the block failed.
+    """
     try:
         yield
-    except (OSError, pa.ArrowException, ValueError, TypeError, InputError) as error:
+    except (*_UNREADABLE, InputError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a table that can be read ({reason}): {REMEDY}.") from error
+        raise InputError(f"{path} is not a table that can be read ({reason}): {remedy}.") from error

@@ -8,8 +8,9 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class Dataset:
         classes: names of the 2 to 256 classes, by label; None where they are read from the files.
         sources: tried in this order; the first that answers correctly is used.
         digests: SHA-256 of each of FILES, unpacked, where the data is known beforehand.
+        fresh_for: how long an answer of a source counts, where no digests are known.
         prepare: brings any picture to the shape.
         default_recipe: the recipe that is used unless another is asked for; None: `cnn` from
             16 x 16, else `mlp`.
@@ -81,6 +83,7 @@ class Dataset:
     classes: tuple[str, ...] | None
     sources: tuple[Source, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    fresh_for: timedelta = timedelta(days=7)
     prepare: Prepare = resize_to_shape
     default_recipe: str | None = None
     networks: Mapping[str, Network] = field(default_factory=dict)
@@ -132,6 +135,29 @@ class Dataset:
         if not all(isinstance(name, str) and name for name in self.classes):
             return "a class name is a text that is not empty"
         return None
+
+
+def check_classes(dataset: str, before: Sequence[str], now: Sequence[str]) -> None:
+    """Check that rows labelled under the names `before` can be read under the names `now`.
+
+    Names may be changed and appended: a label keeps its number.
+
+    Raises:
+        InputError: a class was removed, or the order changed.
+    """
+    if len(now) < len(before):
+        gone = [name for name in before if name not in now] or list(before[len(now) :])
+        wrong = f"class {gone[0]!r} was removed"
+    elif moved := [
+        a for a, b in zip(before, now, strict=False) if a != b and (a in now or b in before)
+    ]:
+        wrong = f"the order of its classes changed at {moved[0]!r}"
+    else:
+        return
+    raise InputError(
+        f"{dataset}: {wrong}, so older rows would get other labels. Declare the classes as "
+        f"{', '.join(before)}, with new ones at the end, or give the dataset a new name."
+    )
 
 
 def declared() -> dict[str, tuple[Dataset, Path]]:

@@ -1,6 +1,7 @@
 """Figures: what the data looks like, what the model said of it, and how it learned.
 
-Images are float32 [N, H, W] or [N, H, W, C] in 0..1. Only Matplotlib's objects are used, never
+Images are float32 [H, W] or [H, W, C] in 0..1, by the number of their row: an array, or a mapping
+that holds those which are shown. Only Matplotlib's objects are used, never
 pyplot: no global state, no window, and the same bytes for the same figure.
 """
 
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+Images = Mapping[int, NDArray[np.float32]] | NDArray[np.float32]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
@@ -23,11 +25,25 @@ CELL = 2.0  # inches an image
 RIGHT, WRONG = "#1a7f37", "#cf222e"  # green and red, dark enough to read on white
 INK, FAINT = "#1b1f24", "#8c959f"
 SHORT = 3  # letters of a name that need no slanting
+MOST_MEANS = 20  # classes whose mean images are shown
 MOST_COUNTED = 20  # classes; with more, the counts of a confusion matrix cannot be read
 
 
+def draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    """Return which rows a grid of `wanted` images shows."""
+    random = np.random.default_rng(seed)
+    return random.choice(available, size=min(wanted, available), replace=False)
+
+
+def surest_mistakes(labels: Bytes, predictions: Bytes, probabilities: Floats) -> NDArray[np.int64]:
+    """Return the rows with wrong predictions, those first that the model was surest of."""
+    wrong = np.flatnonzero(labels != predictions)
+    confidence = probabilities[wrong, predictions[wrong]]
+    return wrong[np.argsort(-confidence, kind="stable")]
+
+
 def sample_grid(
-    images: Floats,
+    images: Images,
     labels: Bytes,
     classes: Sequence[str],
     *,
@@ -37,13 +53,13 @@ def sample_grid(
 ) -> Figure:
     """Random images, each titled with its class."""
     figure, cells = _grid(rows, columns)
-    for axes, index in zip(cells, _draw(len(images), rows * columns, seed), strict=False):
+    for axes, index in zip(cells, draw(len(labels), rows * columns, seed), strict=False):
         _show(axes, images[index], classes[labels[index]])
     return figure
 
 
 def prediction_grid(
-    images: Floats,
+    images: Images,
     labels: Bytes,
     predictions: Bytes,
     classes: Sequence[str],
@@ -54,7 +70,7 @@ def prediction_grid(
 ) -> Figure:
     """Random images titled `true/predicted`: green where right, bold red where wrong."""
     figure, cells = _grid(rows, columns)
-    for axes, index in zip(cells, _draw(len(images), rows * columns, seed), strict=False):
+    for axes, index in zip(cells, draw(len(labels), rows * columns, seed), strict=False):
         right = labels[index] == predictions[index]
         title = f"{classes[labels[index]]}/{classes[predictions[index]]}"
         _show(axes, images[index], title, color=RIGHT if right else WRONG, bold=not right)
@@ -62,7 +78,7 @@ def prediction_grid(
 
 
 def mistakes(
-    images: Floats,
+    images: Images,
     labels: Bytes,
     predictions: Bytes,
     probabilities: Floats,
@@ -73,16 +89,34 @@ def mistakes(
 ) -> Figure:
     """The wrong predictions that the model was surest of, the surest first."""
     figure, cells = _grid(rows, columns)
-    wrong = np.flatnonzero(labels != predictions)
-    confidence = probabilities[wrong, predictions[wrong]]
-    order = np.argsort(-confidence, kind="stable")
-    for axes, place in zip(cells, order, strict=False):
-        index = wrong[place]
+    order = surest_mistakes(labels, predictions, probabilities)[: rows * columns]
+    for axes, index in zip(cells, order, strict=False):
         title = f"{classes[labels[index]]}/{classes[predictions[index]]}"
-        title += f" {math.floor(100 * confidence[place])} %"
+        title += f" {math.floor(100 * probabilities[index, predictions[index]])} %"
         _show(axes, images[index], title, color=WRONG, bold=True)
-    if not len(wrong):
+    if not len(order):
         figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", size=18, color=INK)
+    return figure
+
+
+def titled_grid(
+    images: Sequence[Floats] | Floats, titles: Sequence[str], *, columns: int = 5
+) -> Figure:
+    """Images [N, ...], each under its title."""
+    figure, cells = _grid(max(1, math.ceil(len(titles) / columns)), columns)
+    for axes, image, title in zip(cells, images, titles, strict=False):
+        _show(axes, image, title)
+    return figure
+
+
+def class_means(batch: Floats, usual: Floats, classes: Sequence[str]) -> Figure:
+    """The mean image of each class, [K, ...]: of a batch above, of the published rows below."""
+    shown = min(len(classes), MOST_MEANS)
+    figure, cells = _grid(2, shown)
+    for image, name in zip(batch, classes[:shown], strict=False):
+        _show(next(cells), image, f"{name}, batch")
+    for image, name in zip(usual, classes[:shown], strict=False):
+        _show(next(cells), image, f"{name}, usual")
     return figure
 
 
@@ -130,6 +164,13 @@ def curves(history: Mapping[str, Sequence[float] | None]) -> Figure:
     return figure
 
 
+def note(text: str) -> Figure:
+    """Return a picture of a few words."""
+    figure = _figure(4.0, 2.0)
+    figure.text(0.5, 0.5, _one_line(text), ha="center", va="center", size=18, color=FAINT)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG that says nothing of when or by what it was made."""
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
@@ -148,11 +189,6 @@ def _grid(rows: int, columns: int) -> tuple[Figure, Iterator[Axes]]:
     for axes in cells:
         axes.set_axis_off()
     return figure, iter(cells)
-
-
-def _draw(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    random = np.random.default_rng(seed)
-    return random.choice(available, size=min(wanted, available), replace=False)
 
 
 def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:

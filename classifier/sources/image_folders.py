@@ -1,11 +1,11 @@
 """Pictures in folders, train/<class>/… and test/<class>/…, brought to one shape and to IDX."""
 
-import warnings
+import json
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.datasets import Dataset
+from classifier.datasets import MAX_CLASSES, MIN_CLASSES, Dataset
 from classifier.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # all that is decoded, whatever the ending
 SPLITS = ("train", "test")
+CLASSES = "classes.json"  # beside the IDX files, where the names are those of folders
 
 
 def files(folder: Path) -> list[Path]:
@@ -38,20 +39,41 @@ def to_idx(dataset: Dataset, folder: Path, target: Path) -> None:
 
     from classifier.data import idx
 
-    if dataset.shape is None or dataset.classes is None or dataset.digests:
-        lacks = "takes other files" if dataset.digests else "names no shape and classes"
+    if dataset.shape is None or dataset.digests:
         raise InputError(
-            f"{folder} holds pictures, but dataset {dataset.name!r} {lacks}: declare one for them "
-            "in a file of classifier/datasets/."
+            f"{folder} holds pictures, but dataset {dataset.name!r} "
+            + (
+                "takes other files: declare one for them in a file of classifier/datasets/."
+                if dataset.digests
+                else "names no shape: give --image-size, such as 64x64 or 64x64x3."
+            )
         )
+    classes = dataset.classes or _class_names(folder / "train")
+    if dataset.classes is None:
+        (target / CLASSES).write_text(json.dumps(classes), encoding="utf-8")
     for split in SPLITS:
-        rows = list(_rows(dataset.classes, folder / split))
+        rows = list(_rows(classes, folder / split))
         images = np.empty((len(rows), *dataset.shape), dtype=np.uint8)
         for number, (path, _) in enumerate(rows):
             images[number] = _read(path, dataset, dataset.shape)
         labels = np.array([label for _, label in rows], dtype=np.uint8)
         idx.write(target / f"{split}-images.idx", images)
         idx.write(target / f"{split}-labels.idx", labels)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the class folders.
+
+    Raises:
+        InputError: there are fewer than two, or more than a label can tell apart.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if len(names) not in range(MIN_CLASSES, MAX_CLASSES + 1):
+        raise InputError(
+            f"{folder} has {len(names)} class folders: there are {MIN_CLASSES} to {MAX_CLASSES} "
+            "classes."
+        )
+    return tuple(names)
 
 
 def _rows(classes: tuple[str, ...], folder: Path) -> list[tuple[Path, int]]:
@@ -86,14 +108,10 @@ def _read(path: Path, dataset: Dataset, shape: tuple[int, ...]) -> "np.ndarray":
 
 def _decoded(path: Path) -> "Image.Image":
     """Decode the picture, so that what `prepare` raises is its own."""
-    from PIL import Image, ImageOps
+    from classifier.data.inputs import decoding
 
-    bombs = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                picture.load()
-                return ImageOps.exif_transpose(picture)  # as the camera was held
-    except (OSError, ValueError, SyntaxError, *bombs) as error:
+        with decoding.quiet():
+            return decoding.decoded(path.read_bytes())
+    except (*decoding.BOMBS, *decoding.DAMAGE) as error:
         raise InputError(f"{path} is not a readable picture ({error}): remove it.") from error

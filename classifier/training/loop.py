@@ -37,9 +37,9 @@ def fit(
 ) -> History:
     """Train the network in place, on `device`, on rows that `to_device` has put there.
 
-    The validation rows are drawn at random, the same for every seed. On one machine, equal recipe,
-    rows, seed and number of CPU threads give equal weights, also when the training was interrupted
-    and resumes from its checkpoint.
+    The validation rows follow from the pixels, the same for every seed. On one machine, equal
+    recipe, rows, seed and number of CPU threads give equal weights, also when the training was
+    interrupted and resumes from its checkpoint.
 
     Args:
         network: whose weights are trained.
@@ -58,7 +58,7 @@ def fit(
     """
     if recipe.precision == "auto":
         raise ValueError("The recipe's precision is auto: resolve it first.")
-    mask = train_mask(len(rows), recipe.validation_rows)
+    mask = train_mask(rows, recipe.validation_rows)
     validation = None if mask.all() else select_rows(rows, ~mask)
     total = int(mask.sum())
     batch = min(recipe.batch or total, total)

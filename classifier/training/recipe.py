@@ -96,7 +96,7 @@ def _check(option: str, kind: Any, value: Any, limits: Mapping[str, Any]) -> Non
             )
         return
     accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ArgumentError(f"{option} is {value!r}: give a value of type {kind.__name__}.")
     for limit, (sign, holds) in _LIMITS.items():
         if limit in limits and not holds(value, limits[limit]):  # so that NaN is refused

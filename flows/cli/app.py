@@ -21,13 +21,15 @@ SETTINGS = {
 #: Place and help of each command; a command is imported when it is asked for.
 COMMANDS = {
     "train": ("flows.train:train", "Train a classifier, from its data to a report."),
+    "ingest": ("flows.ingest:ingest", "Take in new labelled images, and look at them."),
     "preflight": ("flows.preflight:preflight", "Check that this machine is fit to train."),
     "recipes": ("flows.cli.catalog:recipes", "List the recipes with their values."),
     "datasets": ("flows.cli.catalog:datasets", "List the datasets with what they declare."),
 }
 #: Of each flow the function of terminal.py that prints its result.
-SHOWN = {"train": "print_summary", "preflight": "print_preflight"}
+SHOWN = {"train": "print_summary", "ingest": "print_ingest", "preflight": "print_preflight"}
 
+DATA = "List the batches of new data; retract, correct and erase."
 INTERRUPTED = "Interrupted. Finished steps are kept; the same command resumes from there.\n"
 
 
@@ -87,6 +89,7 @@ def _app() -> Any:
     )
     for name, (place, text) in COMMANDS.items():
         app.command(place, name=name, help=text, usage=f"Usage: ./run {name} [OPTIONS]")
+    app.command("flows.cli.data:app", name="data", help=DATA)
     app.command(cache.app)
     app.register_install_completion_command(help="Install completion for this shell.")
     session = Parameter(group="Session", show_default=False)
@@ -135,9 +138,9 @@ def _folder(_: type, tokens: Sequence[Any]) -> Path:
 
 def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
     lines = [
-        f"{step:<10} would run   {forecast['why'][step]}"
+        f"{step:<15} would run   {forecast['why'][step]}"
         if outcome == "run"
-        else f"{step:<10} {outcome}"
+        else f"{step:<15} {outcome}"
         for step, outcome in forecast["steps"].items()
     ]
     sys.stdout.write((dumps(forecast) if as_json else "\n".join(lines)) + "\n")

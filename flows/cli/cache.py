@@ -116,7 +116,7 @@ def explain(run: str | None = None, /) -> Answer:
     name, timeline = runs.timeline_of(run)
     lines = [f"run {name}"]
     lines += [
-        f"{step['step']:<10} {step['outcome']:<7} {short(step['artifact'] or ''):<21} {_why(step)}"
+        f"{step['step']:<15} {step['outcome']:<7} {short(step['artifact'] or ''):<21} {_why(step)}"
         for step in timeline
     ]
     return Answer({"run": name, "steps": timeline}, "\n".join(line.rstrip() for line in lines))
@@ -161,7 +161,7 @@ def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] =
     rows = [asdict(finding) for finding in found if finding.outcome != "skipped"]
     different = [row for row in rows if row["outcome"] == "different"]
     lines = [
-        f"{finding.step:<10} {finding.outcome:<9} {short(finding.artifact):<21} {finding.why or ''}"
+        f"{finding.step:<15} {finding.outcome:<9} {short(finding.artifact):<21} {finding.why or ''}"
         for finding in found
     ]
     lines.append(f"{len(rows)} audited, {len(different)} different.")
@@ -220,13 +220,16 @@ def _read_checkpoint(path: Path) -> None:
 
 def _rules() -> dict[str, Any]:
     """Return the key rule of every step."""
+    from tasks.check import check
     from tasks.download import download
-    from tasks.evaluate import evaluate
+    from tasks.evaluate import evaluate, evaluate_recent
+    from tasks.manifest import manifest
     from tasks.normalise import normalise
     from tasks.plot import plot
     from tasks.train import train
 
-    return {step.rule.step: step.rule for step in (download, normalise, train, evaluate, plot)}
+    steps = (download, normalise, manifest, check, train, evaluate, evaluate_recent, plot)
+    return {step.rule.step: step.rule for step in steps}
 
 
 for _command in (list_, verify, prune, adopt, explain, lineage, audit):

@@ -15,8 +15,9 @@ from classifier import datasets
 from reporting.progress import console
 from tasks.errors import ARGUMENT_ERRORS
 
+SHOWN_REFUSED = 5  # rows that the terminal names; the report has the others
 _PROJECT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("flows", "tasks", "reporting", "artifacts", "classifier")
+_PACKAGES = ("flows", "tasks", "registry", "reporting", "artifacts", "classifier")
 
 
 class ProjectLogHandler(logging.Handler):
@@ -47,12 +48,48 @@ def print_summary(result: dict[str, Any], *, ui: bool) -> None:
     shown = {
         "accuracy": f"{result['test_accuracy']:.4f}",
         "errors": f"{result['errors']:,} of {result['test_rows']:,} test images",
-        "report": str(report),
     }
+    if "recent_accuracy" in result:
+        accuracy, rows = result["recent_accuracy"], result["recent_rows"]
+        shown["recent"] = f"{accuracy:.4f} of {rows:,} recent test images"
+    shown["report"] = str(report)
     if ui:
         shown["UI"] = str(url_for("flow-run", obj_id=_flow_run_id(report)))
     shown["next"] = _next(result)
     sys.stdout.write("\n" + "".join(f"{name:<10} {text}\n" for name, text in shown.items()))
+
+
+def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
+    """Print the closing lines of an ingest; `ui`: whether there is one to look at."""
+    from prefect.utilities.urls import url_for
+
+    report = layout.root() / result["report"] / "report.html"
+    lines = []
+    for batch in result["batches"]:
+        rows = f"{batch['accepted']:,} new rows, {batch['recent_test']:,} of them for testing"
+        lines += [("batch", batch["batch"] or "none"), ("rows", rows)]
+        lines += [("refused", f"{batch['refused_rows']:,}")] if batch["refused_rows"] else []
+        shown = batch["refused"][:SHOWN_REFUSED]
+        lines += [("", f"{row['what']}: {row['reason']}") for row in shown]
+        if check := batch["check"]:
+            lines.append(
+                ("check", ". ".join([check["outcome"], " ".join(check["why"])]).strip(". "))
+            )
+            if check["contradicted"] is not None:
+                share = f"{check['contradicted']:,} of {check['rows']:,} labels"
+                lines.append(("", f"the present model contradicts {share}"))
+    lines += [("waiting", name) for name in result["waiting"]]
+    lines.append(("report", str(report)))
+    if ui:
+        lines.append(("UI", str(url_for("flow-run", obj_id=_flow_run_id(report)))))
+    if result["accepted"]:
+        lines.append(("next", f"./run train{_dataset_option(result)}"))
+    text = "".join(f"{name:<10} {printable(value)}\n" for name, value in lines)
+    sys.stdout.write("\n" + text)
+
+
+def _dataset_option(result: dict[str, Any]) -> str:
+    return "" if result["dataset"] == "mnist" else f" --dataset {result['dataset']}"
 
 
 def _flow_run_id(report: Path) -> str:
@@ -103,6 +140,6 @@ def _sentence(error: Exception) -> str:
 
 def _next(result: dict[str, Any]) -> str:
     """Return the command that is most worth typing now."""
-    dataset = "" if result["dataset"] == "mnist" else f" --dataset {result['dataset']}"
     better = {"post": "mlp", "mlp": "cnn"}.get(result["recipe"])
-    return f"./run train{dataset}" + (f" --recipe {better}" if better else " --help")
+    more = f" --recipe {better}" if better else " --help"
+    return f"./run train{_dataset_option(result)}{more}"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from artifacts import layout
+from artifacts import inventory, layout, pruning
 from artifacts.artifact import Artifact, delete, draft, find_damage, stat_cache_path
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import folder_size, write_atomically
@@ -203,3 +203,66 @@ def test_an_error_of_the_writers_own_is_left_as_it_is(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(FileExistsError), draft("numbers"):
         (tmp_path / "elsewhere").mkdir()
+
+
+# Artifacts that stay
+
+
+def keep(files, kind="numbers"):
+    with draft(kind, permanent=True) as new:
+        write(new.folder, files)
+    return new.artifact
+
+
+def test_a_permanent_artifact_lies_in_the_store_and_is_found_there(root):
+    made = keep(FILES)
+    assert made.path == root / "store" / "artifacts" / made.name
+    assert find_damage(made, thorough=True) is None
+    assert not (root / "cache" / made.name).exists()
+    assert keep(FILES) == made
+    assert [each.name for each in inventory.permanent()] == [made.name]
+
+
+def test_what_is_cached_too_is_kept_as_a_copy_of_its_own(root):
+    cached, made = publish(FILES), keep(FILES)
+    assert made == cached
+    assert made.path == root / "cache" / made.name
+    delete(cached)
+    assert made.path == root / "store" / "artifacts" / made.name
+    assert find_damage(made, thorough=True) is None
+
+
+def test_deleting_a_permanent_artifact_leaves_nothing(root):
+    made = keep(FILES)
+    delete(made)  # from the cache, where it is not
+    assert made.path.is_dir()
+    delete(made, permanent=True)
+    assert everything(root / "store") == []
+
+
+def test_a_discarded_draft_is_published_nowhere(root):
+    with draft("numbers", permanent=True) as new:
+        write(new.folder, FILES)
+        new.discard()
+    assert everything(root) == []
+    with pytest.raises(RuntimeError):
+        _ = new.artifact
+
+
+def test_a_damaged_permanent_artifact_is_named_and_never_removed(root):
+    made = keep(FILES)
+    (made.path / "a.txt").write_text("changed")
+    for repair in (False, True):
+        (found,) = inventory.verify(repair=repair)
+        assert found["what"] == f"store/artifacts/{made.name}"
+        assert "a.txt has changed" in found["problem"]
+        assert "backup" in found["problem"]
+    assert (made.path / "a.txt").read_text() == "changed"
+
+
+def test_pruning_leaves_what_stays_and_the_log_keeps_nothing_in_the_cache(root):
+    made, cached = keep(FILES), publish({"x": "y"})
+    write(root, {"store/log/000001.json": json.dumps({"artifact": cached.name})})
+    os.utime(stat_cache_path(cached), (1, 1))
+    assert [entry.name for entry in pruning.prune(max_size=0)] == [cached.name]
+    assert find_damage(made, thorough=True) is None

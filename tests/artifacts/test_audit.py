@@ -81,7 +81,7 @@ def ask() -> Artifact:
 @flow
 def everything():
     numbers = [draw(Range(high=high), ("a", "b"), "cpu") for high in (3, 4)]
-    add(numbers)
+    add([*numbers, numbers[0]])  # the same input twice
     copy(read_variable())
     read_declared(), read_aside(), measure(), ask()
 

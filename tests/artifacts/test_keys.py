@@ -240,7 +240,7 @@ OLD = {"step": "add", "a": 1, "input xs[0]": "1" * 64, "code x.py": "0" * 64, "v
         ({"b": "x"}, "b none -> x"),
         ({"a": None}, "a 1 -> none"),
         ({"input xs[0]": "2" * 64}, "its xs[0] changed (11111111… -> 22222222…)"),
-        ({"input more": "2" * 64}, "its more changed (none -> 22222222…)"),
+        ({"input more": "2" * 64}, "its more was added (22222222…)"),
         ({"code x.py": "1" * 64}, "x.py changed"),
         ({"code x.py": None}, "x.py was removed"),
         ({"code y.py": "1" * 64}, "y.py was added"),

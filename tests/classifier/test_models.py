@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from classifier import datasets, models
-from classifier.data.tables import Description
 from classifier.datasets import Dataset
 from classifier.training import networks
 from classifier.training.recipe import Recipe
@@ -53,13 +52,19 @@ NETWORKS = {"tied": Tied, "deep": deep}
 def test_a_model_that_was_saved_and_loaded_predicts_the_same(tmp_path, monkeypatch, name, shape):
     own = Dataset(name="own", shape=shape, classes=("a", "b", "c"), networks=NETWORKS)
     monkeypatch.setitem(datasets.declared(), "own", (own, tmp_path))
-    about = Description(dataset="own", shape=shape, classes=own.classes, source="0" * 64)
+    about = {"dataset": "own", "shape": shape, "classes": own.classes}
     images = np.random.default_rng(0).random((5, *shape), dtype=np.float32)
     network = networks.build(name, shape, 3, NETWORKS, seed=1)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         models.save(
-            tmp_path / folder, network, recipe=Recipe(network=name), seed=1, table=about, history={}
+            tmp_path / folder,
+            network,
+            recipe=Recipe(network=name),
+            seed=1,
+            history={},
+            code={},
+            **about,
         )
     loaded = models.load(tmp_path / "one")
     with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Running the train flow on the fixture within this process."""
 
-STEPS = ("download", "normalise", "train", "evaluate", "plot")
+STEPS = ("download", "normalise", "manifest", "train", "evaluate", "plot")
 
 
 def run(**options):

@@ -12,10 +12,12 @@ from tests.flows.running import STEPS, ran, reasons, run
 
 pytestmark = pytest.mark.usefixtures("server")
 
-MADE_BY = dict(zip(("raw", "tables", "models", "evaluations", "pictures"), STEPS, strict=True))
+KINDS = ("raw", "tables", "manifests", "models", "evaluations", "pictures")
+MADE_BY = dict(zip(KINDS, STEPS, strict=True))
 LARGEST = {
     "raw": "train-images.idx",
     "tables": "part-00000.parquet",
+    "manifests": "manifest.json",
     "models": "weights.safetensors",
     "evaluations": "predictions.parquet",
     "pictures": "samples.png",
@@ -211,7 +213,7 @@ REFUSALS = {
 @pytest.mark.parametrize("form", ["pickle", "torch"])
 def test_nothing_that_reads_a_file_unpickles_it(tmp_path, form):
     from classifier import models
-    from classifier.data import idx, tables
+    from classifier.data import idx, parts
     from classifier.errors import InputError
     from classifier.evaluation import metrics
     from classifier.training import checkpoints
@@ -224,8 +226,8 @@ def test_nothing_that_reads_a_file_unpickles_it(tmp_path, form):
         (folder / name).write_bytes(bomb)
     reading = {
         "model": lambda: models.load(folder),
-        "table": lambda: tables.read(folder, "train"),
-        "description": lambda: tables.describe(folder),
+        "table": lambda: parts.official(folder, "train").read(),
+        "description": lambda: parts.official(folder),
         "predictions": lambda: metrics.read_predictions(folder / "train" / "part-00000.parquet"),
         "idx": lambda: idx.read(folder / "x.idx"),
         "gzip": lambda: idx.read(folder / "x.gz"),

@@ -39,10 +39,13 @@ def form(deployed):
     return deployed["on-demand"].parameter_openapi_schema
 
 
-def test_there_are_two_and_both_are_for_the_local_work_pool(deployed):
-    assert deployed.keys() == {"on-demand", "weekly"}
+def test_there_are_three_and_all_are_for_the_local_work_pool(deployed):
+    assert {name: each.entrypoint for name, each in deployed.items()} == {
+        "on-demand": "flows/train.py:train",
+        "weekly": "flows/train.py:train",
+        "incoming": "flows/ingest.py:ingest",
+    }
     for deployment in deployed.values():
-        assert deployment.entrypoint == "flows/train.py:train"
         assert deployment.work_pool_name == "local"
         assert deployment.description
         assert deployment.enforce_parameter_schema
@@ -64,7 +67,9 @@ def test_a_scheduled_run_is_not_doubled(deployed):
     assert deployed["on-demand"].global_concurrency_limit is None
 
 
-def test_every_parameter_and_every_field_of_a_group_is_described(form):
+@pytest.mark.parametrize("name", ["on-demand", "incoming"])
+def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name):
+    form = deployed[name].parameter_openapi_schema
     groups = [form, *form["definitions"].values()]
     undescribed = [
         name
@@ -113,6 +118,7 @@ def test_a_run_with_bad_parameters_is_not_even_created(deployed, parameters):
         client.create_flow_run_from_deployment(deployed["on-demand"].id, parameters=parameters)
 
 
+@pytest.mark.slow
 def test_a_worker_completes_a_run_on_demand(deployed, prefect, root):
     from prefect.client.orchestration import get_client
 

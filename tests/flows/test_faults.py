@@ -10,11 +10,11 @@ import pytest
 
 from tests.conftest import PROJECT, CommandLine
 
-STEPS = ("download", "normalise", "train", "evaluate", "plot")
+STEPS = ("download", "normalise", "manifest", "train", "evaluate", "plot")
 MOMENTS = {"kill": 32, "full": 8, "read-only": 8}
 LANES = 2
 LASTING = re.compile(
-    r"cache/(raw|tables|models|evaluations|pictures)/[0-9a-f]{64}(\.json|/.+)"
+    r"cache/(raw|tables|manifests|models|evaluations|pictures)/[0-9a-f]{64}(\.json|/.+)"
     r"|cache/records/\w+/folder/[0-9a-f]{64}(\.components\.json)?"
     r"|reports/[^/]+/(log\.txt|report\.json|report\.html|\w+\.png)"
 )

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import PROJECT, project_copy
 
 EXAMPLE = PROJECT / "tests" / "fixtures" / "shapes.py"
-STEPS = ("download", "normalise", "train", "evaluate", "plot")
+STEPS = ("download", "normalise", "manifest", "train", "evaluate", "plot")
 PICTURES = ("samples", "predictions", "mistakes", "confusion", "curves")
 
 
@@ -100,6 +100,7 @@ def test_another_network_trains_again(shapes):
     assert ran >= {"train", "evaluate", "plot"}
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_used_leaves_the_other_datasets_usable(project):
     (project.folder / "classifier" / "datasets" / "broken.py").write_text("1 / 0\n")
     exits = project.folder / "classifier" / "datasets" / "exits.py"

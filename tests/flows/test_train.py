@@ -118,9 +118,10 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(root, flows):
     assert expected(*epochs) == {
         "download": "would run   first run",
         "normalise": "would run   depends on download",
-        "train": "would run   depends on normalise",
+        "manifest": "would run   depends on normalise",
+        "train": "would run   depends on manifest",
         "evaluate": "would run   depends on train",
-        "plot": "would run   depends on normalise",
+        "plot": "would run   depends on manifest",
     }
     assert not root.exists()
     run()
@@ -144,6 +145,7 @@ def test_limit_takes_the_first_rows(root):
     assert result["test_rows"] == 50
 
 
+@pytest.mark.slow
 def test_a_second_run_loads_neither_torch_nor_numpy(project):
     assert (
         project(
@@ -165,6 +167,7 @@ def test_a_second_run_loads_neither_torch_nor_numpy(project):
     assert "loaded: []" in done.stderr
 
 
+@pytest.mark.slow
 def test_code_counts_but_comments_and_docstrings_do_not(project):
     def steps():
         done = project(

@@ -15,6 +15,7 @@ SUMMARY = {
     "errors": 5,
     "test_rows": 10,
     "run_id": "a run",
+    "batches": [],
 }
 STEP = Outcome(
     step="train",
@@ -26,7 +27,7 @@ STEP = Outcome(
 
 
 def test_a_markdown_cell_stays_one_cell():
-    page = report._render("report.md", SUMMARY, [STEP], {})
+    page = report._render("train.md", SUMMARY, [STEP], {})
     (row,) = [line for line in page.splitlines() if line.startswith("| train ")]
     assert row.count("|") == 7  # six of the table, and an escaped one
     assert r"a\|b" in row
@@ -35,6 +36,6 @@ def test_a_markdown_cell_stays_one_cell():
 
 
 def test_html_is_escaped():
-    page = report._render("report.html", SUMMARY, [STEP], {})
+    page = report._render("train.html", SUMMARY, [STEP], {})
     assert "&lt;b&gt;" in page
     assert "<b>" not in page

@@ -1,15 +1,18 @@
 """The download task in a flow: when it tries again, and what it leaves behind."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from prefect import flow
 
+import tasks.download
 from classifier import datasets
 from classifier.errors import InputError
 from classifier.sources import Mirror
 from classifier.sources.fetch import AllSourcesFailed
-from tasks.download import download, local_digest
+from tasks.download import asked_at, download, local_digest
 from tests.classifier.sources.loopback import (
     DIGESTS,
     UNPACKED,
@@ -28,7 +31,8 @@ pytestmark = pytest.mark.usefixtures("server")
 
 @flow
 def fetch(dataset="digits", recipe="post", seed=0):
-    return download.with_options(retry_delay_seconds=0.1)(dataset, local_digest())
+    patient = download.with_options(retry_delay_seconds=0.1)
+    return patient(dataset, local_digest(), asked_at(dataset))
 
 
 @pytest.fixture
@@ -95,6 +99,30 @@ def test_a_second_download_asks_nobody(mirror):
     asked = list(mirror.asked)
     assert fetch() == first
     assert mirror.asked == asked
+
+
+@pytest.mark.parametrize("days", [1, 8])
+def test_a_source_without_digests_is_asked_again_after_a_while(mirror, monkeypatch, days):
+    known = datasets.declared()
+    changing, file = known["digits"]
+    known["digits"] = (replace(changing, digests={}, fresh_for=timedelta(days=7)), file)
+    first = fetch()
+    asked = len(mirror.asked)
+    later = datetime.now(UTC) + timedelta(days=days)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, _=None):
+            return later
+
+    monkeypatch.setattr(tasks.download, "datetime", Later)
+    assert fetch() == first  # equal bytes are the same artifact
+    assert (len(mirror.asked) > asked) == (days > 7)
+    assert asked_at("digits") == asked_at("digits")
+
+
+def test_a_source_with_digests_is_asked_once(mirror):
+    assert asked_at("digits") is None
 
 
 def test_a_local_folder_is_the_only_source(mirror, tmp_path, monkeypatch):

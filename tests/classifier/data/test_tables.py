@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from classifier.data import idx, tables
+from classifier.data import idx, parts, tables
 from classifier.errors import InputError
 
 MNIST = Path(__file__).parents[2] / "fixtures" / "mnist"
@@ -128,9 +128,9 @@ def test_common_readers_get_the_same_numbers(reader, digits, tmp_path, monkeypat
 
 def test_reads_back_real_digits_in_their_order(digits):
     folder, images, labels = digits
-    assert_rows(tables.read(folder, "train"), images, labels)
-    assert tables.rows(folder, "train") == 200
-    assert tables.describe(folder) == DIGITS
+    assert_rows(parts.official(folder, "train").read(), images, labels)
+    assert len(parts.official(folder, "train")) == 200
+    assert parts.official(folder).description == DIGITS
 
 
 @given(
@@ -145,8 +145,8 @@ def test_reads_back_any_shape_up_to_any_limit(shape, count, classes, limit, tmp_
     description = replace(SMALL, shape=shape, classes=names)
     images, labels = noise(count, description)
     tables.write(part(tmp_path), images, labels, description)
-    assert tables.describe(tmp_path) == description
-    assert_rows(tables.read(tmp_path, "train", limit=limit), images[:limit], labels[:limit])
+    assert parts.official(tmp_path).description == description
+    assert_rows(parts.official(tmp_path, "train").read(limit), images[:limit], labels[:limit])
 
 
 def test_equal_rows_give_equal_bytes_wherever_they_come_from(tmp_path):
@@ -165,31 +165,35 @@ def test_parts_follow_each_other_by_name_and_keep_their_sources_to_themselves(tm
         rows = slice(10 * number, 10 * number + 10)
         about = replace(SMALL, source=f"{number}" * 64)
         tables.write(part(tmp_path, number=number), images[rows], labels[rows], about)
-    assert_rows(tables.read(tmp_path, "train"), images, labels)
-    assert_rows(tables.read(tmp_path, "train", limit=25), images[:25], labels[:25])
-    assert tables.rows(tmp_path, "train") == 30
-    assert tables.describe(tmp_path) == replace(SMALL, source="0" * 64)
+    assert_rows(parts.official(tmp_path, "train").read(), images, labels)
+    assert_rows(parts.official(tmp_path, "train").read(25), images[:25], labels[:25])
+    assert len(parts.official(tmp_path, "train")) == 30
+    assert parts.official(tmp_path).description == replace(SMALL, source="0" * 64)
+
+
+def row_groups(path):
+    file = pq.read_metadata(path)
+    return [file.row_group(index).num_rows for index in range(file.num_row_groups)]
 
 
 def test_row_groups_of_ten_thousand_rows_are_decoded_in_any_order(tmp_path):
     images, labels = noise(25_000, SMALL)
     tables.write(part(tmp_path), images, labels, SMALL)
-    groups = tables.row_groups(tmp_path, "train")
-    assert [group.rows for group in groups] == [10_000, 10_000, 5_000]
+    assert row_groups(part(tmp_path)) == [10_000, 10_000, 5_000]
     decoded = np.empty((15_000, *SMALL.shape), np.float32), np.empty(15_000, np.uint8)
-    tables.decode(groups[::-2], *decoded)
+    parts.official(tmp_path, "train").decode([(20_000, 25_000), (0, 10_000)], *decoded)
     order = [*range(20_000, 25_000), *range(10_000)]
     assert_rows(decoded, images[order], labels[order])
-    assert_rows(tables.read(tmp_path, "train"), images, labels)
-    assert_rows(tables.read(tmp_path, "train", limit=10_700), images[:10_700], labels[:10_700])
+    assert_rows(parts.official(tmp_path, "train").read(), images, labels)
+    assert_rows(parts.official(tmp_path, "train").read(10_700), images[:10_700], labels[:10_700])
 
 
 def test_a_row_group_of_large_images_has_fewer_rows(tmp_path):
     large = replace(SMALL, shape=(1_000, 1_000, 3))
     images = np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None, None], (5, *large.shape))
     tables.write(part(tmp_path), images, np.zeros(5, np.uint8), large)
-    assert [group.rows for group in tables.row_groups(tmp_path, "train")] == [2, 2, 1]
-    found, _ = tables.read(tmp_path, "train")
+    assert row_groups(part(tmp_path)) == [2, 2, 1]
+    found, _ = parts.official(tmp_path, "train").read()
     assert [round(float(image.mean() * 255)) for image in found] == [*range(5)]
 
 
@@ -268,7 +272,7 @@ def test_a_description_is_of_images_and_classes(change, sentence):
 
 
 def test_an_empty_folder_is_no_table(tmp_path):
-    for use in (tables.describe, lambda folder: tables.read(folder, "train")):
+    for use in (parts.official, lambda folder: parts.official(folder, "train").read()):
         with pytest.raises(InputError, match=r"has no train.* part: delete it"):
             use(tmp_path)
 
@@ -276,7 +280,7 @@ def test_an_empty_folder_is_no_table(tmp_path):
 def test_a_part_with_other_classes_is_refused(small):
     folder, images, labels = small
     tables.write(part(folder, number=1), images, labels, replace(SMALL, classes=("yes", "no")))
-    for use in (tables.describe, lambda folder: tables.read(folder, "train")):
+    for use in (parts.official, lambda folder: parts.official(folder, "train").read()):
         with pytest.raises(InputError, match=r"part-00001.*differ in dataset, shape or classes"):
             use(folder)
 
@@ -313,7 +317,9 @@ WRONG = {
 def test_takes_a_table_that_another_program_wrote_in_the_schema(tmp_path):
     part(tmp_path).parent.mkdir()
     pq.write_table(one_row(), part(tmp_path))
-    assert_rows(tables.read(tmp_path, "train"), np.zeros((1, 2, 3)), np.array([1], np.uint8))
+    assert_rows(
+        parts.official(tmp_path, "train").read(), np.zeros((1, 2, 3)), np.array([1], np.uint8)
+    )
 
 
 @pytest.mark.parametrize("table", WRONG.values(), ids=WRONG)
@@ -321,20 +327,20 @@ def test_refuses_a_table_of_another_schema(table, tmp_path):
     part(tmp_path).parent.mkdir()
     pq.write_table(table, part(tmp_path))
     with pytest.raises(InputError, match=r"part-00000\.parquet is not a table.*: delete it"):
-        tables.read(tmp_path, "train")
+        parts.official(tmp_path, "train").read()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 10, b"\x1f\x8b\x08" + bytes(50)])
 def test_refuses_a_file_that_is_not_parquet(content, small):
     part(small[0]).write_bytes(content)
-    for use in (tables.describe, lambda folder: tables.rows(folder, "train")):
+    for use in (parts.official, lambda folder: len(parts.official(folder, "train"))):
         with pytest.raises(InputError, match=r"part-00000\.parquet is not a table.*: delete it"):
             use(small[0])
 
 
 def read_or_refusal(folder):
     try:
-        return tables.read(folder, "train"), None
+        return parts.official(folder, "train").read(), None
     except InputError as error:
         return None, str(error)
 
@@ -364,7 +370,7 @@ def test_pages_carry_a_checksum_that_is_compared(small):
     last = chunk.dictionary_page_offset + chunk.total_compressed_size - 1
     path.write_bytes(whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
     with pytest.raises(InputError, match=r"(?i)crc"):
-        tables.read(small[0], "train")
+        parts.official(small[0], "train").read()
 
 
 def test_a_footer_that_promises_more_rows_is_refused(small):
@@ -389,5 +395,5 @@ def test_a_cut_file_is_refused(length, small):
     whole = part(small[0]).read_bytes()
     part(small[0]).write_bytes(whole[: int(length * len(whole))])
     with pytest.raises(InputError, match=r"part-00000\.parquet"):
-        tables.read(small[0], "train")
+        parts.official(small[0], "train").read()
     part(small[0]).write_bytes(whole)

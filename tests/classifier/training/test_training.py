@@ -31,6 +31,10 @@ def data():
     return images.astype(np.float32), labels
 
 
+def in_memory(data):
+    return InMemoryRows(*map(torch.from_numpy, data))
+
+
 def fit(network, data, recipe, seed, **options):
     held = InMemoryRows(*loop.to_device(network, recipe, CPU)(*data))
     return loop.fit(network, held, recipe, seed=seed, device=CPU, **options)
@@ -138,7 +142,7 @@ def test_averaged_weights_are_the_ones_kept_and_validated(data):
         torch.testing.assert_close(kept.detach(), average)
         assert not torch.equal(kept, last)
     images, labels = torch.from_numpy(data[0]), torch.from_numpy(data[1])
-    held_back = ~sampler.train_mask(ROWS, 100)
+    held_back = ~sampler.train_mask(in_memory(data), 100)
     accuracy = (network(images[held_back]).argmax(1) == labels[held_back]).float().mean()
     assert history.validation_accuracy[-1] == pytest.approx(float(accuracy))
 
@@ -196,7 +200,7 @@ def test_the_history_has_one_entry_an_epoch_and_none_for_what_is_not_measured(da
 def test_validation_rows_are_never_trained_on(data):
     """Rows whose label is poison: a model that had seen them would have fitted them."""
     images, labels = data
-    held_back = ~sampler.train_mask(ROWS, 100).numpy()
+    held_back = ~sampler.train_mask(in_memory(data), 100).numpy()
     assert held_back.sum() == 100
     poisoned = labels.copy()
     poisoned[held_back] = (labels[held_back] + 1) % CLASSES
@@ -208,7 +212,19 @@ def test_validation_rows_are_never_trained_on(data):
 
 
 def test_holds_back_at_most_a_fifth():
-    assert sampler.train_mask(10, 5_000).sum() == 8
+    few = InMemoryRows(torch.rand(10, 2, 2), torch.zeros(10))
+    assert sampler.train_mask(few, 5_000).sum() == 8
+
+
+def test_rows_are_held_back_by_their_pixels_wherever_they_lie(data):
+    """A row that comes or goes changes at most one other's place; the order changes none."""
+    images, labels = data
+    held_back = ~sampler.train_mask(in_memory(data), 100).numpy()
+    order = np.random.default_rng(1).permutation(ROWS)
+    shuffled = ~sampler.train_mask(in_memory((images[order], labels[order])), 100).numpy()
+    assert (shuffled == held_back[order]).all()
+    fewer = ~sampler.train_mask(in_memory((images[1:], labels[1:])), 100).numpy()
+    assert (fewer != held_back[1:]).sum() <= 1
 
 
 @given(

@@ -27,7 +27,7 @@ def next_second():
 def test_list_names_every_artifact_its_step_and_the_runs_that_used_it(flows):
     first, second = run(), run(seed=1)
     rows = found(flows("cache", "list", "--json"))
-    assert len(rows) == 2 + 2 * 3
+    assert len(rows) == 3 + 2 * 3
     of_model = {row["artifact"]: row for row in rows if row["made_by"] == ["train"]}
     assert set(of_model) == {r["model"].removeprefix("cache/") for r in (first, second)}
     (raw,) = (row for row in rows if row["made_by"] == ["download"])
@@ -38,7 +38,7 @@ def test_list_names_every_artifact_its_step_and_the_runs_that_used_it(flows):
     for row in rows:
         kind, _, digest = row["artifact"].partition("/")
         assert f"{kind}/{digest[:8]} " in shown
-    assert "8 artifacts, " in shown
+    assert "9 artifacts, " in shown
     assert "The limit is 20 GB (RETRAIN_CACHE_LIMIT)" in shown
 
 
@@ -53,7 +53,7 @@ def test_the_next_run_computes_again_what_prune_removed(flows, root):
     assert ran(run(seed=1)) == set()
     assert (root / last["model"]).is_dir()
     assert ran(run()) == {"train", "evaluate", "plot"}
-    assert len(found(flows("cache", "prune", "--older-than", "0s", "--json"))) == 8
+    assert len(found(flows("cache", "prune", "--older-than", "0s", "--json"))) == 9
     assert ran(run()) == set(STEPS)
 
 
@@ -85,7 +85,8 @@ def test_lineage_of_a_picture_goes_down_to_the_source(flows, root):
     assert model["artifact"] == result["model"].removeprefix("cache/")
     assert model["parameters"]["recipe.learning_rate"] == 0.5
     assert model["metadata"]["device"] == result["device"]
-    table = model["inputs"]["table"]
+    assert model["inputs"]["manifest"]["step"] == "manifest"
+    table = model["inputs"]["parts[0]"]
     assert table["parameters"]["limit"] == 100
     raw = table["inputs"]["raw"]
     assert raw["step"] == "download"

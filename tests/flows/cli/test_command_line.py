@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("server", "root")
 
 SMALL = ("--grid.rows", "1", "--grid.columns", "2")
 QUICK = ("train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json", *SMALL)
-STEPS = ("download", "normalise", "train", "evaluate", "plot")
+STEPS = ("download", "normalise", "manifest", "train", "evaluate", "plot")
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +340,7 @@ def test_relative_folders_are_those_of_the_caller(flows, tmp_path, monkeypatch):
 # Interruption
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_training_and_the_next_run_completes(server, tmp_path):
     """The training alone would take hours; ending it takes about a second."""
     project = CommandLine(PROJECT, server)

@@ -1,0 +1,109 @@
+"""The ingest flow: new labelled images in, each row looked at."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from prefect import flow
+
+from artifacts.artifact import Artifact
+from classifier import datasets, devices
+from classifier.errors import ArgumentError
+from flows.names import DatasetName
+from flows.parameters import Device, ImageSize, size_of
+from registry import data
+from reporting.report import open_run
+from tasks.base import last_base
+from tasks.check import Drift, check, present_model, record_check
+from tasks.download import asked_at, download, local_digest, local_source
+from tasks.incoming import take_in_incoming
+from tasks.ingest import NothingGoodError
+from tasks.ingest import ingest as take_in
+from tasks.ingest_report import report
+from tasks.manifest import manifest
+from tasks.new_data import new_data
+from tasks.normalise import normalise
+from tasks.parts import parts_of
+
+TIME_LIMIT = 6 * 3600  # seconds
+
+Paths = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+
+
+@flow(name="ingest", flow_run_name="ingest {dataset}", timeout_seconds=TIME_LIMIT)
+def ingest(
+    paths: Paths = None,
+    *,
+    dataset: DatasetName = "mnist",
+    batch: str | None = None,
+    drift: Drift = Drift(),  # noqa: B008 - frozen
+    image_size: ImageSize = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Take in labelled images as a batch of new data, and look at it.
+
+    Args:
+        paths: Class folders, Parquet or IDX files; without any, what lies in the incoming folder
+        dataset: Dataset to which they belong
+        batch: Name of the batch; that of the first path unless given
+        drift: When a batch raises an alarm
+        image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
+        device: Where the present model reads the batch
+    """
+    place = devices.resolve_device_name(device)
+    declared = datasets.load(dataset)
+    names, size = declared.classes, size_of(image_size, declared)
+    if batch and not paths:
+        raise ArgumentError("--batch names one batch: give the paths that it is made of.")
+    with open_run() as run:
+        results = base_of(dataset, names, size)
+        base = results["normalise"]
+        waiting: list[str] = []
+        if paths:
+            taken = [take_in(dataset, [Path(path) for path in paths], batch, base)]
+        else:
+            taken, waiting = take_in_incoming(dataset, base)
+        now = new_data(dataset, broken_too=True)
+        rows = manifest(base, now.batches, now.patches, now.erased, dataset, names)
+        results["manifest"] = rows
+        results |= look(dataset, base, drift, place, names)
+        found = report(run, dataset, taken, results, waiting)
+    if paths and taken[0].batch is None:
+        raise NothingGoodError(taken[0], found)
+    return found
+
+
+def base_of(
+    dataset: str, names: tuple[str, ...] | None, size: tuple[int, ...] | None
+) -> dict[str, Artifact]:
+    """Return the published rows: those of the last full run, else download them."""
+    known = None if local_source() else last_base(dataset)
+    if known is not None:
+        return {"normalise": known}
+    raw = download(dataset, local_digest(), asked_at(dataset), size)
+    return {"download": raw, "normalise": normalise(raw, dataset, None, names)}
+
+
+def look(
+    dataset: str,
+    base: Artifact,
+    drift: Drift,
+    device: str,
+    names: tuple[str, ...] | None,
+) -> dict[str, Artifact]:
+    """Check each batch once, and write the outcome into the log.
+
+    Also one that came in before, if that run was killed in between.
+    """
+    found = {}
+    model, trained_on = present_model(base, dataset) or (None, None)
+    parts = parts_of(trained_on) if trained_on else []
+    for batch in data.current(dataset).live:
+        if batch.check or not (batch.about["train"] or batch.about["recent"]):
+            continue
+        result = check(
+            batch.artifact, base, model, trained_on, parts, dataset, drift, device, names
+        )
+        record_check(dataset, batch, result, stop_at_drift=drift.stop)
+        found[f"check {batch.name}"] = result
+    return found

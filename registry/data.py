@@ -1,0 +1,158 @@
+"""What data a dataset has now: its batches, corrections and erasures, folded from the log."""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from artifacts.artifact import Artifact
+from artifacts.errors import ArgumentError
+from registry import log
+from registry.log import Event
+
+BATCHES, PATCHES = "batches", "patches"  # kinds of artifacts that stay
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Labelled images that came in together.
+
+    Fields:
+        name: what commands call it.
+        digest: of its artifact.
+        content: digest of its rows, whatever file they came in.
+        number, at: of its event, which gives the order of the batches.
+        about: what its event says besides: rows, refused, report.
+        retracted: why it does not count; None while it counts.
+        check: what the look at it found: outcome and reasons; None before.
+        accepted: why it is trained on although it was found broken.
+    """
+
+    name: str
+    digest: str
+    content: str
+    number: int
+    at: str
+    about: dict[str, Any]
+    retracted: str | None = None
+    check: dict[str, Any] | None = None
+    accepted: str | None = None
+
+    @property
+    def artifact(self) -> Artifact:
+        """Its artifact, as far as the log knows it."""
+        size = int(self.about.get("size", 0))
+        return Artifact(kind=BATCHES, digest=self.digest, size=size, metadata={"name": self.name})
+
+    @property
+    def broken(self) -> bool:
+        """Whether it was found broken, and nobody accepted it."""
+        found = (self.check or {}).get("outcome")
+        return found == "broken" and self.accepted is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What holds now.
+
+    Fields:
+        batches: all that came in, the retracted ones included, in order.
+        patches: digests of the corrections, in order.
+        erased: digests of the rows that must never come back, in hexadecimal.
+    """
+
+    batches: tuple[Batch, ...] = ()
+    patches: tuple[str, ...] = ()
+    erased: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def live(self) -> tuple[Batch, ...]:
+        """The batches that count."""
+        return tuple(batch for batch in self.batches if batch.retracted is None)
+
+    def batch(self, name: str) -> Batch:
+        """Return the batch of that name.
+
+        Raises:
+            ArgumentError: there is none; the sentence lists those that there are.
+        """
+        for batch in self.batches:
+            if name in {batch.name, batch.digest}:
+                return batch
+        known = ", ".join(batch.name for batch in self.batches)
+        raise ArgumentError(
+            f"There is no batch {name!r}: "
+            + (f"choose one of {known}." if known else "no data has come in yet.")
+        )
+
+
+def patch(digest: str) -> Artifact:
+    """Return the artifact of corrections."""
+    return Artifact(kind=PATCHES, digest=digest, size=0)
+
+
+def current(dataset: str) -> Data:
+    """Return the data of a dataset as of now."""
+    return fold(log.events(dataset))
+
+
+def fold(events: list[Event]) -> Data:
+    """Return what holds after these events, the oldest first."""
+    batches: dict[str, Batch] = {}  # by digest
+    patches: dict[str, None] = {}
+    erased: set[str] = set()
+    for event in events:
+        about = event.about
+        digest = str(about.get("batch", ""))
+        match event.kind:
+            case "ingest":
+                batches[digest] = Batch(
+                    name=about["name"],
+                    digest=digest,
+                    content=about["content"],
+                    number=event.number,
+                    at=event.at,
+                    about=about,
+                )
+            case "retract" | "restore" | "check" | "accept" if digest in batches:
+                batches[digest] = replace(batches[digest], **_change(event))
+            case "correct":
+                patches[about["patch"]] = None
+            case "erase":
+                erased |= set(about["rows"])
+                for old, new in about["batches"].items():
+                    batches = _renamed(batches, old, new)
+    return Data(batches=tuple(batches.values()), patches=tuple(patches), erased=frozenset(erased))
+
+
+def _change(event: Event) -> dict[str, Any]:
+    match event.kind:
+        case "retract":
+            return {"retracted": event.about["why"]}
+        case "restore":
+            return {"retracted": None}
+        case "check":
+            return {"check": event.about}
+        case _:
+            return {"accepted": event.about["why"]}
+
+
+def _renewed(batch: Batch, new: dict[str, Any]) -> Batch:
+    """Return what an erasure left of a batch."""
+    about = batch.about | new["about"]
+    return replace(batch, digest=new["batch"], content=new["content"], about=about)
+
+
+def _renamed(batches: dict[str, Batch], old: str, new: dict[str, Any]) -> dict[str, Batch]:
+    """Put what an erasure left of a batch in its place.
+
+    Of two batches that it made equal, the first that counts stays.
+    """
+    renamed: dict[str, Batch] = {}
+    for digest, before in batches.items():
+        batch = _renewed(before, new) if digest == old else before
+        there = renamed.get(batch.digest)
+        if there is None or (there.retracted is not None and batch.retracted is None):
+            renamed.pop(batch.digest, None)  # so that the order stays that of the numbers
+            renamed[batch.digest] = batch
+    return renamed

@@ -1,0 +1,185 @@
+"""Holdings: what data a dataset has, and what changes that."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from artifacts import lineage, runs
+from artifacts.artifact import find_damage
+from artifacts.errors import ArgumentError, InputError
+from classifier import datasets
+from registry import data, log
+from registry.data import Batch
+from tasks.base import last_base
+
+#: Steps that look at a batch, and whose results do not rest on it.
+LOOKING = ("manifest", "check")
+
+
+def row(batch: Batch) -> dict[str, Any]:
+    """Return a batch as a line of a list, JSON-ready."""
+    return {
+        "batch": batch.name,
+        "status": _status(batch),
+        "train": batch.about["train"],
+        "recent": batch.about["recent"],
+        "refused": batch.about["refused"],
+        "at": batch.at,
+        "artifact": batch.artifact.name,
+        "size": batch.artifact.size,
+    }
+
+
+def _status(batch: Batch) -> str:
+    if batch.retracted is not None:
+        return f"retracted: {batch.retracted}"
+    if batch.broken:
+        return "broken"
+    looked = str(batch.check["outcome"]) if batch.check else "not checked"
+    return f"in use, {looked}" if batch.accepted is None else f"accepted: {batch.accepted}"
+
+
+def show(dataset: str, name: str) -> dict[str, Any]:
+    """Return all that is known of a batch, JSON-ready.
+
+    Raises:
+        ArgumentError: there is no such batch.
+        InputError: it is damaged, or its classes were reordered or removed.
+    """
+    import numpy as np
+
+    from classifier.data import batches
+
+    batch = data.current(dataset).batch(name)
+    folder = _intact(batch)
+    there = batches.read_rows(folder)
+    names = _class_names(dataset, batches.read_classes(folder))
+    counts = np.bincount(there.labels, minlength=len(names)).tolist()
+    reasons = Counter(batches.read_reasons(folder))
+    resting = resting_on(batch)
+    return row(batch) | {
+        "counts": dict(zip(names, counts, strict=True)),
+        "reasons": dict(reasons.most_common()),
+        "check": batch.check,
+        "rests_on_it": resting,
+        "reports": [run for run, steps in runs.timelines() if _used(steps, resting)],
+    }
+
+
+def _used(steps: list[dict[str, Any]], names: list[str]) -> bool:
+    return any(step.get("artifact") in names for step in steps)
+
+
+def resting_on(batch: Batch) -> list[str]:
+    """Return the names of all artifacts that were made from the batch, models first."""
+    names = {r.artifact.name for r in lineage.descendants(batch.digest, without=LOOKING)}
+    return sorted(names, key=lambda name: (not name.startswith("models/"), name))
+
+
+def rows(dataset: str, name: str | None, split: str | None) -> Iterator[dict[str, Any]]:
+    """Yield digest, label, split and number of each row of a batch, or of the published rows.
+
+    Labels are those that count now, corrections included.
+
+    Raises:
+        ArgumentError: there is no such batch.
+        InputError: nothing was trained or ingested yet, or the rows are damaged.
+    """
+    from classifier.data import batches
+    from classifier.data.digests import row_digests
+    from classifier.data.parts import official
+
+    corrected = corrections(dataset)
+    if name is not None:
+        batch = data.current(dataset).batch(name)
+        folder = _intact(batch)
+        there = batches.read_rows(folder)
+        names = _class_names(dataset, batches.read_classes(folder))
+        splits = [batches.SPLITS[int(recent)] for recent in there.recent]
+        found = zip(there.digests, there.labels.tolist(), splits, strict=True)
+        yield from _listed(found, names, corrected, split)
+        return
+    base = last_base(dataset)
+    if base is None:
+        raise InputError(f"{dataset} has no published rows here yet: train or ingest first.")
+    for half in ("train", "test"):
+        if split in {None, half}:
+            table = official(base.path, half)
+            names = _class_names(dataset, table.description.classes)
+            for images, labels in table.chunks():
+                found = zip(row_digests(images), labels.tolist(), [half] * len(labels), strict=True)
+                yield from _listed(found, names, corrected, split)
+
+
+def _class_names(dataset: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what labels of the classes `before` are called now; raises as `check_classes`."""
+    now = datasets.load(dataset).classes or before
+    datasets.check_classes(dataset, before, now)
+    return now
+
+
+def _listed(
+    found: Any, names: tuple[str, ...], corrected: dict[str, int], split: str | None
+) -> Iterator[dict[str, Any]]:
+    for digest, label, half in found:
+        text = digest.tobytes().hex()
+        number = corrected.get(text, label)
+        if split in {None, half}:
+            yield {"digest": text, "label": names[number] if number >= 0 else "drop", "split": half}
+
+
+def corrections(dataset: str) -> dict[str, int]:
+    """Return the corrected label of each row, by digest; -1 for one that does not count."""
+    found: dict[str, int] = {}
+    for digest in data.current(dataset).patches:
+        found |= data.patch(digest).read_json("patch.json")["labels"]
+    return found
+
+
+def retract(dataset: str, name: str, why: str) -> dict[str, Any]:
+    """Write into the log that a batch no longer counts, and return what rests on it.
+
+    Raises:
+        ArgumentError: there is no such batch, it is retracted already, or there is no reason.
+    """
+    batch = data.current(dataset).batch(name)
+    if batch.retracted is not None:
+        raise ArgumentError(f"{batch.name} is retracted already: {batch.retracted}.")
+    return _write("retract", dataset, batch, why) | {"rests_on_it": resting_on(batch)}
+
+
+def restore(dataset: str, name: str, why: str) -> dict[str, Any]:
+    """Write into the log that a retracted batch counts again.
+
+    Raises:
+        ArgumentError: there is no such batch, or it is not retracted.
+    """
+    batch = data.current(dataset).batch(name)
+    if batch.retracted is None:
+        raise ArgumentError(f"{batch.name} is not retracted.")
+    return _write("restore", dataset, batch, why or "restored")
+
+
+def accept(dataset: str, name: str, why: str) -> dict[str, Any]:
+    """Write into the log that a batch may be trained on although it was found broken.
+
+    Raises:
+        ArgumentError: there is no such batch, it was not found broken, or there is no reason.
+    """
+    batch = data.current(dataset).batch(name)
+    if not batch.broken:
+        raise ArgumentError(f"{batch.name} was not found broken: nothing is to be accepted.")
+    return _write("accept", dataset, batch, why)
+
+
+def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
+    if not why.strip():
+        raise ArgumentError("--why is empty: say why, for those who read the log later.")
+    log.append(kind, dataset, batch=batch.digest, why=why)
+    return row(data.current(dataset).batch(batch.digest))
+
+
+def _intact(batch: Batch) -> Any:
+    if damage := find_damage(batch.artifact):
+        raise InputError(f"Batch {batch.name} is damaged ({damage}): restore it from a backup.")
+    return batch.artifact.path

@@ -1,0 +1,159 @@
+"""What lies in store/incoming/<dataset>/: deliveries that are looked at by size and time alone."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.logging import get_run_logger
+
+from artifacts import layout
+from artifacts.artifact import Artifact
+from artifacts.errors import InputError
+from artifacts.files import write_atomically
+from classifier import datasets
+from tasks.errors import INPUT_ERRORS
+from tasks.ingest import Intake, ingest
+
+QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
+
+#: Size and modification time in nanoseconds of each file, by its path below the folder.
+Stamps = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What came in together.
+
+    Fields:
+        name: of its file or folder.
+        paths: to ingest.
+        stamps: of its files.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    stamps: Stamps
+
+
+def folder_of(dataset: str) -> Path:
+    """Return the folder in which new data of the dataset is put."""
+    return layout.store() / "incoming" / dataset
+
+
+def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[str]]:
+    """Ingest each delivery that lies there; one that cannot be used does not hold up the others.
+
+    Returns:
+        What became of each, and the names of those that are still being written.
+    """
+    said = get_run_logger()
+    classes = datasets.load(dataset).classes or official_classes(base)
+    found, waiting = new_deliveries(dataset, classes)
+    for name in waiting:
+        said.info("%s is still being written: it is left for the next run", name)
+    if not found and not waiting:
+        said.info("nothing new lies in %s", folder_of(dataset))
+    taken = []
+    for delivery in found:
+        try:
+            taken.append(ingest(dataset, delivery.paths, None, base))
+        except INPUT_ERRORS as error:
+            said.warning("%s was not taken in: %s", delivery.name, error)
+            taken.append(
+                Intake(refused=[{"what": delivery.name, "reason": str(error)}], refused_rows=1)
+            )
+        remember(dataset, delivery)
+    return taken, waiting
+
+
+def official_classes(base: Artifact) -> tuple[str, ...]:
+    """Return the names of the classes in the published rows."""
+    from classifier.data.parts import official
+
+    return official(base.path).description.classes
+
+
+def new_deliveries(dataset: str, classes: tuple[str, ...]) -> tuple[list[Delivery], list[str]]:
+    """Return the deliveries that were not looked at, and the names of those still being written.
+
+    A folder that holds class folders is one delivery; else each folder and Parquet file is one, and
+    all other files together are one.
+
+    Raises:
+        InputError: RETRAIN_QUIET_SECONDS is no number, or a negative one.
+    """
+    top = folder_of(dataset)
+    if not top.is_dir():
+        return [], []
+    seen = _read_seen(dataset)
+    found, unsettled = [], []
+    for name, paths in parts(top, classes):
+        stamps = {key: stamp for path in paths for key, stamp in _stamps(path, top)}
+        if not stamps or all(seen.get(key) == stamp for key, stamp in stamps.items()):
+            continue
+        newest = max(modified for _, modified in stamps.values()) / 1e9
+        if newest > time.time() - quiet_seconds():
+            unsettled.append(name)
+        else:
+            found.append(Delivery(name=name, paths=tuple(paths), stamps=stamps))
+    return found, unsettled
+
+
+def remember(dataset: str, delivery: Delivery) -> None:
+    """Note that a delivery was looked at: it is read again when one of its files changes."""
+    path = _seen_path(dataset)
+    write_atomically(path, json.dumps(_read_seen(dataset) | delivery.stamps))
+
+
+def quiet_seconds() -> float:
+    """Return how long a delivery must be left alone before it is read.
+
+    Raises:
+        InputError: RETRAIN_QUIET_SECONDS is no number, or a negative one.
+    """
+    text = os.environ.get(QUIET) or DEFAULT_QUIET
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:  # NaN is neither
+            return float(text)
+    raise InputError(f"{QUIET} is {text!r}: give a number of seconds, 0 or more.")
+
+
+def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
+    """Yield name and paths of each delivery."""
+    entries = sorted(path for path in top.iterdir() if not path.name.startswith("."))
+    if any(path.is_dir() and path.name in classes for path in entries):
+        yield "incoming", [top]
+        return
+    loose = []
+    for path in entries:
+        if path.is_dir() or path.suffix == ".parquet":
+            yield path.name, [path]
+        else:
+            loose.append(path)
+    if loose:
+        yield loose[0].name, loose
+
+
+def _stamps(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        stat = file.stat()
+        yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)
+
+
+def _seen_path(dataset: str) -> Path:
+    return layout.store() / "seen" / f"{dataset}.json"
+
+
+def _read_seen(dataset: str) -> Stamps:
+    """Return what was looked at; nothing where that is lost, which costs a reading."""
+    try:
+        content = json.loads(_seen_path(dataset).read_text(encoding="utf-8"))
+        return {key: (int(size), int(modified)) for key, (size, modified) in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

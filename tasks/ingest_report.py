@@ -1,0 +1,119 @@
+"""The report of an ingest: what came in, what was refused and why, and how it looks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts.artifact import Artifact
+from artifacts.outcomes import outcomes
+from reporting.report import Run
+from tasks.ingest import LISTED, PICTURED, Intake, names_of
+
+WHAT_COUNTS = (
+    "outcome",
+    "why",
+    "rows",
+    "counts",
+    "usual_shares",
+    "class_aucs",
+    "contradicted",
+    "auc",
+    "p_value",
+)
+
+
+def report(
+    run: Run,
+    dataset: str,
+    taken: Sequence[Intake],
+    results: Mapping[str, Artifact],
+    waiting: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write the report of an ingest, and return its figures, JSON-ready.
+
+    Args:
+        run: the run.
+        dataset: its name.
+        taken: what became of each delivery.
+        results: of the steps by name; `check <batch>` of each batch that was looked at.
+        waiting: deliveries that are still being written.
+    """
+    manifest = results["manifest"]
+    batches = [_about(intake, manifest, results) for intake in taken]
+    summary = {
+        "dataset": dataset,
+        "batch": batches[0]["batch"] if len(batches) == 1 else None,
+        "accepted": sum(batch["accepted"] for batch in batches),
+        "recent_test": sum(batch["recent_test"] for batch in batches),
+        "refused": [row for batch in batches for row in batch["refused"]],
+        "refused_rows": sum(batch["refused_rows"] for batch in batches),
+        "batches": batches,
+        "waiting": list(waiting),
+    }
+    pictures = _pictures(run.folder, taken, results)
+    return run.report(summary, outcomes(results, str(run.flow_run_id)), pictures, page="ingest")
+
+
+def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "batch": intake.batch.name if intake.batch else None,
+        "accepted": 0,
+        "recent_test": 0,
+        "refused": list(intake.refused),
+        "refused_rows": intake.refused_rows,
+        "check": None,
+    }
+    if intake.batch is None or not intake.is_new:
+        return about
+    parts = manifest.read_json("manifest.json")["parts"]
+    mine = [part for part in parts if part["digest"] == intake.batch.digest]
+    about["accepted"] = sum(part["rows"] for part in mine)
+    about["recent_test"] = sum(part["rows"] for part in mine if part["split"] == "recent")
+    left_out = _left_out(manifest, intake.batch.digest)
+    about["refused"] = (about["refused"] + left_out)[:LISTED]
+    about["refused_rows"] += len(left_out)
+    if found := results.get(f"check {intake.batch.name}"):
+        check = found.read_json("check.json")
+        about["check"] = {name: check[name] for name in WHAT_COUNTS}
+    return about
+
+
+def _left_out(manifest: Artifact, digest: str) -> list[dict[str, str]]:
+    """Return the good rows of a batch that do not count, and why."""
+    from classifier.data import manifests
+
+    reasons = manifests.left_out(manifest.path).get(digest, {})
+    if not reasons:
+        return []
+    with names_of(digest).open(encoding="utf-8") as file:
+        return [
+            {"what": json.loads(line), "reason": reasons[row]}
+            for row, line in enumerate(file)
+            if row in reasons
+        ]
+
+
+def _pictures(
+    folder: Path, taken: Sequence[Intake], results: Mapping[str, Artifact]
+) -> dict[str, Path]:
+    import shutil
+
+    from classifier.evaluation import figures
+
+    found: dict[str, Path] = {}
+    for number, intake in enumerate(taken):
+        name = intake.batch.name if intake.batch else "no batch"
+        if checked := results.get(f"check {name}"):
+            for file, title in (("means", "Mean images"), ("drifted", "Rows that drift most")):
+                source = checked.path / f"{file}.png"
+                if source.exists():
+                    found[f"{title} of {name}"] = folder / f"{file}-{number}.png"
+                    shutil.copyfile(source, found[f"{title} of {name}"])
+        if intake.pictures:
+            shown = intake.pictures[:PICTURED]
+            images = [image.astype("float32") / 255 for image, _ in shown]
+            drawing = figures.titled_grid(images, [reason for _, reason in shown])
+            found[f"Refused rows of {name}"] = folder / f"refused-{number}.png"
+            figures.save(drawing, found[f"Refused rows of {name}"])
+    return found

@@ -1,0 +1,48 @@
+"""What was ingested, as arguments of `manifest`."""
+
+from dataclasses import dataclass, field
+
+from artifacts.artifact import Artifact
+from registry import data
+from tasks.errors import BrokenData
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewData:
+    """The data that counts now.
+
+    Fields:
+        batches: of labelled images, in order.
+        patches: corrections, in order.
+        erased: digests of rows that must count nowhere.
+    """
+
+    batches: list[Artifact] = field(default_factory=list)
+    patches: list[Artifact] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+
+
+def new_data(dataset: str, *, broken_too: bool = False) -> NewData:
+    """Return the data of the dataset that counts now.
+
+    Args:
+        dataset: its name.
+        broken_too: to look at it, and not to train on it.
+
+    Raises:
+        BrokenData: a batch was found broken, and nobody accepted or retracted it.
+        InputError: the log is damaged.
+    """
+    now = data.current(dataset)
+    for batch in now.live:
+        if batch.broken and batch.check and not broken_too:
+            raise BrokenData(
+                f"Batch {batch.name} of {dataset} is broken. {' '.join(batch.check['why'])} "
+                f"Look at it with `./run data show {batch.name}`, then retract it, or accept it "
+                "with --why."
+            )
+    return NewData(
+        batches=[batch.artifact for batch in now.live],
+        patches=[data.patch(digest) for digest in now.patches],
+        erased=sorted(now.erased),
+    )

@@ -1,0 +1,455 @@
+"""Gate: each rule promotes what it should and refuses what it must, and says why in one place."""
+
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+
+from classifier.errors import ArgumentError, InputError
+from classifier.evaluation.gate import (
+    Look,
+    Scored,
+    alpha,
+    anchor_of,
+    auto_rule,
+    current_ledger,
+    detectable_gain,
+    look_again,
+    margin,
+    new_rows_due,
+    next_look,
+    verdict,
+)
+
+TEN = tuple("0123456789")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def scored(
+    name="official",
+    *,
+    rows=10_000,
+    errors=70,
+    negative=0,
+    positive=0,
+    anchor_errors=None,
+    groups=None,
+    champion=True,
+    classes=10,
+):
+    """A set of balanced classes, on which the champion has its first rows wrong.
+
+    Of those rows, the challenger has `positive` right; it has the last `negative` rows wrong. The
+    anchor has its last rows wrong, so that none of its errors is the champion's.
+    """
+    labels = (np.arange(rows) % classes).astype(np.uint8)
+    wrong = (labels + 1) % classes
+    before = np.where(np.arange(rows) < errors, wrong, labels)
+    now = np.where(np.arange(rows) < positive, labels, before)
+    now = np.where(np.arange(rows) >= rows - negative, wrong, now)
+    anchor = None
+    if anchor_errors is not None:
+        anchor = np.where(np.arange(rows) >= rows - anchor_errors, wrong, labels)
+    return Scored(
+        name=name,
+        labels=labels,
+        challenger=now,
+        champion=before if champion else None,
+        anchor=anchor,
+        groups=groups,
+    )
+
+
+def judged(official, recent=None, *, rule="not-worse", classes=TEN, **options):
+    found = verdict(official, recent, rule=rule, classes=classes, **options)
+    assert found.why  # each verdict says something
+    assert json.loads(json.dumps(found.json())) == found.json()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule", "said"),
+    [
+        ({"recipe"}, "better", "recipe changed"),
+        ({"recipe", "data"}, "not-worse", "Recipe and data changed"),
+        ({"data"}, "not-worse", "Data changed"),
+        ({"code", "packages"}, "not-worse", "Code and packages changed"),
+        ({"packages", "recipe"}, "not-worse", "Recipe and packages changed"),
+        (set(), "not-worse", "Nothing changed"),
+    ],
+)
+def test_only_a_recipe_that_changes_alone_must_be_better(changed, rule, said):
+    found, reason = auto_rule(changed)
+    assert found == rule
+    assert said in reason
+
+
+def test_an_unknown_change_is_refused():
+    with pytest.raises(ArgumentError, match="'weather'"):
+        auto_rule({"recipe", "weather"})
+
+
+@given(st.integers(1, 10**6))
+def test_the_levels_of_all_looks_stay_below_five_percent(looks):
+    if looks <= 500:
+        assert sum(map(alpha, range(1, looks + 1))) == pytest.approx(
+            float(Fraction(1, 20) * (1 - Fraction(1, looks + 1)))  # the sum telescopes
+        )
+    assert 0 < alpha(looks) <= 0.025
+
+
+@pytest.mark.parametrize(
+    ("errors", "rows"), [(0, 5), (2, 5), (3, 6), (64, 24), (70, 26), (100, 30)]
+)
+def test_the_margin_is_three_deviations_of_the_anchors_errors_and_at_least_five(errors, rows):
+    assert margin(errors) == rows
+
+
+def test_the_detectable_gain_is_found_with_a_power_of_80_percent():
+    gain = detectable_gain(1, 900)
+    assert gain == pytest.approx((1.959964 + 0.84) * 30, abs=1e-4)
+    assert norm.sf(norm.isf(alpha(1)) - gain / 30) == pytest.approx(0.8, abs=0.001)
+    assert new_rows_due(gain, 100)
+    assert not new_rows_due(gain, 500)
+
+
+def test_a_better_recipe_is_promoted_at_a_first_look_and_refused_at_a_later_one():
+    official = scored(positive=40, negative=20)
+    first, later = (judged(official, rule="better", look=look) for look in (1, 10))
+    expected = binomtest(40, 60, alternative="greater").pvalue
+    assert expected < alpha(1)
+    assert expected > alpha(10)
+    assert first.p_value == later.p_value == pytest.approx(expected)
+    assert (first.promote, later.promote) == (True, False)
+    assert (first.difference, first.negative_flips) == (pytest.approx(0.002), 20)
+    assert first.interval[0] < 0.002 < first.interval[1]
+    (sentence,) = later.why
+    assert "40 rows are newly right and 20 newly wrong" in sentence
+    assert "look 10" in sentence
+
+
+def test_better_pools_official_and_recent_rows():
+    official, recent = scored(positive=15, negative=7), scored("recent", rows=2_000, positive=9)
+    found = judged(official, recent, rule="better")
+    assert found.p_value == pytest.approx(binomtest(24, 31, alternative="greater").pvalue)
+    assert found.promote
+    assert not judged(official, rule="better").promote
+    assert found.difference == pytest.approx(17 / 12_000)
+
+
+def test_better_must_be_no_worse_on_each_set():
+    found = judged(
+        scored(positive=60), scored("recent", rows=2_000, errors=9, negative=19), rule="better"
+    )
+    assert found.p_value < alpha(1)
+    assert not found.promote
+    (sentence,) = found.why
+    assert sentence.startswith("The recent test, against the champion: -19 of 2000 rows")
+
+
+def test_an_equal_model_passes_not_worse_and_one_that_loses_the_margin_does_not():
+    assert margin(70) == 26
+    assert judged(scored(positive=30, negative=30)).promote
+    assert judged(scored(positive=20, negative=28)).promote
+    lost = judged(scored(positive=15, negative=41))
+    assert not lost.promote
+    assert "lower bound" in lost.why[0]
+    assert not judged(scored(positive=30, negative=30), rule="better").promote
+
+
+def test_small_losses_against_the_champion_add_up_against_the_anchor():
+    official = scored(positive=10, negative=14, anchor_errors=30)
+    found = judged(official)
+    assert not found.promote
+    (sentence,) = found.why
+    assert "against the anchor: -44 of 10000 rows" in sentence
+    assert "margin of -17" in sentence
+    assert judged(scored(positive=10, negative=14)).promote
+
+
+def test_the_anchors_errors_set_the_margin_of_both_comparisons():
+    narrow = judged(scored(rows=50_000, errors=100, positive=20, negative=20, anchor_errors=10))
+    assert sum("margin of -10" in sentence for sentence in narrow.why) == 2
+
+
+@pytest.mark.parametrize(("negative", "promoted"), [(50, True), (51, False)])
+def test_at_most_half_a_percent_of_the_official_rows_turn_wrong(negative, promoted):
+    found = judged(scored(errors=70, positive=60, negative=negative))
+    assert found.promote == promoted
+    assert promoted or "51 of 10000 rows are newly wrong, against 0.5% at most" in found.why[0]
+
+
+@pytest.mark.parametrize(("negative", "promoted"), [(10, True), (11, False)])
+def test_at_most_one_percent_of_the_recent_rows_turn_wrong(negative, promoted):
+    recent = scored("recent", rows=1_000, errors=50, positive=20, negative=negative)
+    assert judged(scored(positive=10, negative=5), recent).promote == promoted
+
+
+def class_loss(rows_of_class, lost):
+    """A class 0 that loses rows while class 1 wins as many."""
+    labels = np.repeat([0, 1], [rows_of_class, 20_000]).astype(np.uint8)
+    champion, challenger = labels.copy(), labels.copy()
+    champion[-lost:] = 0
+    challenger[:lost] = 1
+    return Scored(name="official", labels=labels, challenger=challenger, champion=champion)
+
+
+@pytest.mark.parametrize(
+    ("rows_of_class", "lost", "promoted"),
+    [
+        (100, 7, False),  # 7 points, p 1 / 128, below 0.05 / 2
+        (99, 7, True),  # too few rows of the class
+        (100, 5, True),  # 5 points, but p 1 / 32 is above 0.05 / 2
+        (1_000, 10, True),  # one point, and no more
+        (1_000, 11, False),
+    ],
+)
+def test_a_class_must_not_lose_more_than_a_point_significantly(rows_of_class, lost, promoted):
+    found = judged(class_loss(rows_of_class, lost), classes=("cat", "dog"))
+    assert found.promote == promoted
+    assert promoted or f"cat (-{lost / rows_of_class:.1%})" in found.why[0]
+
+
+def test_a_tie_keeps_the_champion():
+    official = scored()
+    for rule, options in (("not-worse", {}), ("better", {}), ("threshold", {"threshold": 0.9})):
+        found = judged(official, rule=rule, **options)
+        assert not found.promote
+        assert "a tie keeps the champion" in found.why[-1]
+        assert found.p_value == 1
+
+
+def test_the_threshold_rule_asks_for_an_accuracy_and_not_for_a_comparison():
+    official = scored(positive=10, negative=45)  # 105 errors
+    assert judged(official, rule="threshold", threshold=0.9895).promote
+    refused = judged(official, rule="threshold", threshold=0.9896)
+    assert not refused.promote
+    assert "98.95% against a threshold of 98.96%" in refused.why[0]
+    assert not judged(official).promote
+
+
+def test_a_first_model_must_beat_the_largest_class():
+    random = np.random.default_rng(0)
+    labels = random.choice([0, 1], 200, p=[0.7, 0.3]).astype(np.uint8)
+    constant = Scored(name="official", labels=labels, challenger=np.zeros(200, np.uint8))
+    refused = judged(constant, classes=("cat", "dog"))
+    assert (refused.promote, refused.rule) == (False, "floor")
+    assert refused.p_value is refused.difference is refused.interval is None
+    perfect = Scored(name="official", labels=labels, challenger=labels)
+    assert judged(perfect, rule="better", classes=("cat", "dog")).promote
+    both = judged(perfect, rule="threshold", threshold=1.0, classes=("cat", "dog"))
+    assert (both.promote, both.rule, len(both.why)) == (True, "threshold", 2)
+
+
+def groups_of(rows, count):
+    return np.arange(rows) % count
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "decides"),
+    [(499, None, False), (500, None, True), (600, 19, False), (600, 20, True)],
+)
+def test_a_recent_set_decides_from_500_rows_and_20_groups(rows, groups, decides):
+    members = None if groups is None else groups_of(rows, groups)
+    recent = scored("recent", rows=rows, errors=9, negative=60, groups=members)
+    found = judged(scored(positive=10, negative=5), recent)
+    assert found.promote is not decides
+    assert found.negative_flips == (65 if decides else 5)
+    assert any("recent test decides from" in sentence for sentence in found.why) is not decides
+
+
+def test_a_loss_of_one_writer_bounds_less_than_the_same_loss_spread_over_many():
+    """A group of the last 100 rows, which hold all 14 flips, or 50 groups of which 14 flip once."""
+    official, rows = scored(positive=10, negative=5), 5_000
+    spread, together = (
+        judged(official, scored("recent", rows=rows, errors=60, negative=14, groups=groups))
+        for groups in (groups_of(rows, 50), np.arange(rows) // 100)
+    )
+    assert spread.promote
+    assert not together.promote
+    assert together.why[0].startswith("The recent test, against the champion: -14 of 5000 rows")
+    assert together.negative_flips == spread.negative_flips == 19
+
+
+def test_groups_that_win_as_a_whole_prove_less_than_rows():
+    rows, net = 2_000, 40
+    official = scored(errors=0, negative=0)
+    alone = scored("recent", rows=rows, errors=net, positive=net)
+    one_writer = scored("recent", rows=rows, errors=net, positive=net, groups=np.arange(rows) // 40)
+    assert judged(official, alone, rule="better").promote
+    found = judged(official, one_writer, rule="better")
+    assert found.p_value == 0.5
+    assert not found.promote
+
+
+def new_class(right, rows, *, worse=0):
+    """Nine shared classes, and `rows` rows of a tenth that the champion does not know."""
+    base = scored(positive=10, negative=10 + worse, classes=9)
+    labels = np.concatenate([base.labels, np.full(rows, 9, np.uint8)])
+    challenger = np.concatenate([base.challenger, np.repeat([9, 0], [right, rows - right])])
+    champion = np.concatenate([base.champion, np.zeros(rows, np.uint8)])
+    return Scored(name="official", labels=labels, challenger=challenger, champion=champion)
+
+
+def test_a_new_class_has_a_floor_and_only_shared_classes_are_compared():
+    found = judged(new_class(60, 100), champion_classes=9)
+    assert found.promote
+    assert found.difference == 0
+    assert found.negative_flips == 10
+    refused = judged(new_class(14, 100), champion_classes=9)
+    assert not refused.promote
+    assert "Class 9 is new: 14 of 100 test rows are right" in refused.why[0]
+    assert not judged(new_class(0, 0), champion_classes=9).promote
+    assert not judged(new_class(100, 100, worse=30), champion_classes=9).promote
+
+
+def test_a_new_class_is_looked_at_in_a_recent_set_that_does_not_decide():
+    recent = Scored(
+        name="recent",
+        labels=np.full(50, 9, np.uint8),
+        challenger=np.full(50, 9, np.uint8),
+        champion=np.zeros(50, np.uint8),
+    )
+    found = judged(scored(positive=10, negative=10, classes=9), recent, champion_classes=9)
+    assert found.promote
+    assert found.why[-1] == "The recent test decides from 500 rows, and has 0."
+
+
+def test_the_reason_for_the_rule_opens_why():
+    rule, reason = auto_rule({"data"})
+    assert judged(scored(positive=9), rule=rule, reason=reason).why[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"rule": "threshold"}, ArgumentError, "needs a threshold"),
+        ({"rule": "better", "threshold": 0.9}, ArgumentError, "no other rule takes one"),
+        ({"rule": "threshold", "threshold": 98.0}, ArgumentError, r"in 0\.\.1, and not 98"),
+        ({"rule": "floor"}, ArgumentError, "There is a champion"),
+        ({"official": scored(champion=False, anchor_errors=9)}, ArgumentError, "best clean model"),
+        ({"official": scored(rows=0)}, InputError, "no rows"),
+        ({"official": scored(rows=1), "champion_classes": -1}, InputError, "no row of a class"),
+        (
+            {"recent": scored("recent", champion=False)},
+            InputError,
+            "recent test: score every model",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(options, error, sentence):
+    options = {"official": scored(), "rule": "not-worse", "classes": TEN} | options
+    with pytest.raises(error, match=sentence):
+        verdict(options.pop("official"), options.pop("recent", None), **options)
+
+
+def test_predictions_of_other_rows_name_the_set():
+    official = Scored(
+        name="official",
+        labels=np.zeros(5, int),
+        challenger=np.zeros(4, int),
+        champion=np.zeros(5, int),
+    )
+    with pytest.raises(InputError, match="official test: score every model on the same 5 rows"):
+        verdict(official, rule="not-worse", classes=TEN)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 20))
+def test_one_more_row_right_never_turns_a_promotion_into_a_refusal(negative, positive, look):
+    for rule in ("better", "not-worse"):
+        options = {"rule": rule, "classes": TEN, "look": look}
+        less = verdict(scored(negative=negative, positive=positive), **options)
+        more = verdict(scored(negative=negative, positive=positive + 1), **options)
+        assert more.promote >= less.promote
+        assert more.p_value <= less.p_value
+
+
+ROWS_OF = {"official": frozenset(range(100)), "other": frozenset(range(1_000, 1_100))} | {
+    f"recent-{number}": frozenset(range(200, 200 + 10 * number)) for number in range(40)
+}
+
+
+def looked(day, *, rule="better", challenger="a", champion="x", sets=("official",)):
+    return Look(
+        at=START + timedelta(days=day),
+        rule=rule,
+        challenger=challenger,
+        champion=champion,
+        test_sets=frozenset(sets),
+        verdict={"promote": False},
+    )
+
+
+def ledger_on(day, looks, sets=("official",)):
+    return current_ledger(looks, START + timedelta(days=day), frozenset(sets), ROWS_OF)
+
+
+def test_a_ledger_lasts_365_days_from_its_first_look():
+    looks = [looked(0), looked(200, challenger="b"), looked(364, challenger="c")]
+    assert ledger_on(364.9, looks) == looks
+    assert ledger_on(365, looks) == []
+    assert ledger_on(0, []) == []
+    later = [*looks, looked(365, challenger="d"), looked(400, challenger="e")]
+    assert ledger_on(700, list(reversed(later))) == later[3:]
+
+
+def test_a_ledger_restarts_early_only_when_half_of_the_rows_are_new():
+    looks = [looked(0), looked(7, sets=("official", "recent-9"))]
+    assert ledger_on(14, looks, ("official", "recent-9")) == looks
+    assert ledger_on(14, looks, ("official", "recent-27")) == looks  # 180 of 370 are new
+    assert ledger_on(14, looks, ("official", "recent-28")) == []  # 190 of 380
+    assert ledger_on(14, looks, ("recent-17",)) == looks  # 80 of 170
+    assert ledger_on(14, looks, ("recent-18",)) == []  # 90 of 180
+    assert ledger_on(14, looks, ("other",)) == []
+    moved = [*looks, looked(14, challenger="b", sets=("other",))]
+    assert ledger_on(21, moved, ("other",)) == moved[2:]
+
+
+def test_rows_that_an_earlier_ledger_saw_are_new_to_the_next():
+    looks = [looked(0), looked(7, sets=("other",))]
+    assert ledger_on(14, looks, ("official",)) == []
+
+
+def test_only_better_spends_alpha_and_a_repeat_spends_none():
+    looks = [
+        looked(0),
+        looked(1, rule="not-worse", challenger="b"),
+        looked(2, rule="threshold", challenger="c"),
+        looked(3),  # the question of day 0
+        looked(4, champion="b"),
+        looked(5, sets=("official", "recent-1")),
+    ]
+    assert [next_look(looks[:count]) for count in range(7)] == [1, 2, 2, 2, 2, 3, 4]
+
+
+def test_a_repeat_finds_the_first_logged_verdict():
+    looks = [looked(0), looked(1, rule="not-worse")]
+    assert look_again(looks, looked(9).question) is looks[0]
+    assert look_again(looks, looked(9, challenger="b").question) is None
+
+
+def test_the_anchor_is_the_champion_at_the_start_of_the_ledger_and_outlives_a_promotion():
+    looks = [looked(0, champion=None), looked(1, champion="x"), looked(2, champion="y")]
+    assert anchor_of(looks) == "x"
+    assert anchor_of([]) is None
+
+
+def test_over_two_years_of_weekly_looks_each_ledger_spends_at_most_five_percent():
+    looks, spent = [], []
+    for week in itertools.count():
+        if week == 104:
+            break
+        ledger = ledger_on(7 * week, looks)
+        if not ledger:
+            spent.append(0.0)
+        spent[-1] += alpha(next_look(ledger))
+        looks.append(looked(7 * week, challenger=f"c{week}", champion=f"x{week // 20}"))
+    assert len(spent) == 2
+    assert max(spent) < 0.05
