@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binomtest, norm
 
 from benchmarks import clock
-from classifier.evaluation import comparison, gate
+from classifier.evaluation import comparison, ledger
 
 ROWS, ERRORS, FLIPS, WEEKS = 10_000, 70, 60, 52
 MARGIN = 25
@@ -37,7 +37,7 @@ def main() -> None:
         *false_promotions(1_000 // scale, random),
         *power(200_000 // scale, random),
         *not_worse(200_000 // scale, random),
-        *groups(1_000 // scale, random),
+        *groups(200 // min(scale, 10), random),
     ]
     print(f"{clock.machine()}, {time.perf_counter() - start:.0f} s in all.\n")
     print("| simulated | share | 95 % interval | of |")
@@ -58,7 +58,7 @@ def difficulties(random: np.random.Generator) -> np.ndarray:
 
 def false_promotions(years: int, random: np.random.Generator) -> Iterator[Line]:
     """Count the years in which one of 52 equal challengers is promoted."""
-    levels = np.array([gate.alpha(look) for look in range(1, WEEKS + 1)])
+    levels = np.array([ledger.alpha(look) for look in range(1, WEEKS + 1)])
     alpha_k, weekly, at_least, flips = 0, 0, 0, 0
     for _ in range(years):
         chances = difficulties(random)
@@ -68,7 +68,7 @@ def false_promotions(years: int, random: np.random.Generator) -> Iterator[Line]:
         positive = (champion & ~challengers).sum(axis=1)
         p_values = comparison.mcnemar(negative, positive)
         alpha_k += bool((p_values <= levels).any())
-        weekly += bool((p_values <= gate.YEARLY_ALPHA).any())
+        weekly += bool((p_values <= ledger.YEARLY_ALPHA).any())
         at_least += bool((positive >= negative).any())
         flips += int((negative + positive).sum())
     print(f"Rows that flip between equal models: {flips / years / WEEKS:.1f} on average.\n")
@@ -90,7 +90,7 @@ def power(draws: int, random: np.random.Generator) -> Iterator[Line]:
     for gain in GAINS:
         p_values = comparison.mcnemar(*flips_of(gain, draws, random))
         what = f"`better`, first look, true gain of {gain} rows, {FLIPS} flips: promoted"
-        yield what, int((p_values <= gate.alpha(1)).sum()), draws
+        yield what, int((p_values <= ledger.alpha(1)).sum()), draws
 
 
 def not_worse(draws: int, random: np.random.Generator) -> Iterator[Line]:

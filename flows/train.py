@@ -68,7 +68,7 @@ def train(
     """
     plan = resolve(dataset, recipe, overrides, device, limit=limit, image_size=image_size)
     try:
-        data = NewData() if only_base or limit else new_data(dataset)
+        data = new_data(dataset, only_base=bool(only_base or limit))
     except BrokenData as error:
         if dry_run:
             raise

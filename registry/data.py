@@ -26,6 +26,7 @@ class Batch:
         retracted: why it does not count; None while it counts.
         check: what the look at it found: outcome and reasons; None before.
         accepted: why it is trained on although it was found broken.
+        former: digests that it had before rows of it were erased.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Batch:
     retracted: str | None = None
     check: dict[str, Any] | None = None
     accepted: str | None = None
+    former: tuple[str, ...] = ()
 
     @property
     def artifact(self) -> Artifact:
@@ -117,6 +119,7 @@ def fold(events: list[Event]) -> Data:
             case "retract" | "restore" | "check" | "accept" if digest in batches:
                 batches[digest] = replace(batches[digest], **_change(event))
             case "correct":
+                patches.pop(about["patch"], None)  # one that is made again counts as the last
                 patches[about["patch"]] = None
             case "erase":
                 erased |= set(about["rows"])
@@ -140,7 +143,8 @@ def _change(event: Event) -> dict[str, Any]:
 def _renewed(batch: Batch, new: dict[str, Any]) -> Batch:
     """Return what an erasure left of a batch."""
     about = batch.about | new["about"]
-    return replace(batch, digest=new["batch"], content=new["content"], about=about)
+    former = (*batch.former, batch.digest)
+    return replace(batch, digest=new["batch"], content=new["content"], about=about, former=former)
 
 
 def _renamed(batches: dict[str, Batch], old: str, new: dict[str, Any]) -> dict[str, Batch]:

@@ -5,7 +5,7 @@ is finished by the same command.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
+from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
-from tasks import incoming
-from tasks.ingest import keep_names, names_of, staging_of
+from tasks import incoming, row_holders
+from tasks.errors import INPUT_ERRORS
+from tasks.ingest import names_of, staging_of
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Subject
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 WHY = "rows of it were erased"
 #: Kinds of artifacts that show pixels without holding rows.
 SHOWING = ("pictures", "checks")
+#: Kinds that hold published rows.
+HOLDING = ("raw", "tables")
 
 
 def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
@@ -56,121 +60,59 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 
 
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
+    in_cache = (holder for kind in HOLDING for holder in row_holders.cached(dataset, kind))
     found = {
         holder: rows
-        for holder in (*_batches(dataset), *_cached(dataset, "tables"), *_cached(dataset, "raw"))
-        if (rows := _rows_in(holder, wanted))
+        for holder in (*row_holders.batches_of(dataset), *in_cache)
+        if (rows := row_holders.rows_or_damaged(holder, wanted))
     }
-    models = sorted(
-        {
-            record.artifact.name
-            for holder in found
-            for record in lineage.descendants(holder.digest, without=("check",))
-            if record.artifact.kind == "models"
-        }
-    )
-    touched = {holder.digest for holder in found}
-    names = {batch.name for batch in data.current(dataset).batches if batch.digest in touched}
-    showing = _showing(touched)
-    traced = {entry.name for entry in inventory.entries()}
-    renewed = {
-        holder.digest: _rewrite(holder, wanted, dataset)
-        for holder in found
-        if holder.kind == data.BATCHES and _is_known(dataset, holder)
-    }
-    removed = {"rows in incoming files": _erase_incoming(dataset, wanted)}
-    known = wanted <= data.current(dataset).erased
-    if not (found or known or removed["rows in incoming files"]):
-        raise InputError(f"No row of {dataset} here has one of these digests.")
-    log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
-    for holder in found:
-        if holder.kind == data.BATCHES:
-            with lock("publish"):
-                artifact.delete(holder, permanent=True)
-            names_of(holder.digest).unlink(missing_ok=True)
-    removed["rows in batches"] = sum(n for h, n in found.items() if h.kind == data.BATCHES)
-    in_cache = {h.name for h in found if h.kind != data.BATCHES} | showing
-    removed["artifacts of the cache"] = _remove_cached(in_cache)
-    removed["checkpoints"] = _remove_checkpoints(dataset)
+    held = [holder for holder in found if holder.kind == data.BATCHES]
+    digests = {holder.digest for holder in found} | _former(dataset, held)
+    made = [record for digest in digests for record in lineage.descendants(digest)]
+    names = {batch.name for batch in data.current(dataset).batches if batch.digest in digests}
+    showing = _showing(made)
     shown_in = showing | {holder.name for holder in found}
-    removed["pictures of reports"] = _cover_reports(dataset, shown_in, traced, names)
-    return {"rows": sorted(wanted), "removed": removed, "models": models, "notes": _notes(found)}
+    notes = _notes(found)
+    removed = {"rows in incoming files": _erase_incoming(dataset, wanted, notes)}
+    traced = {entry.name for entry in inventory.entries()}
+    removed["pictures of reports"] = _cover_reports(dataset, wanted, shown_in, traced, names)
+    if not (any(removed.values()) or found or wanted <= data.current(dataset).erased):
+        raise InputError(f"No row of {dataset} here has one of these digests.")
+    removed["checkpoints"] = _remove_checkpoints(dataset)
+    going = {holder.name for holder in found if holder not in held} | showing
+    removed["artifacts of the cache"] = _remove_cached(going)
+    known = {batch.digest for batch in data.current(dataset).batches}
+    renewed = {
+        holder.digest: row_holders.rewrite(holder, wanted, dataset)
+        for holder in held
+        if holder.digest in known
+    }
+    log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
+    for holder in held:  # last: while one is there, the same command starts again
+        with lock("publish"):
+            artifact.delete(holder, permanent=True)
+        names_of(holder.digest).unlink(missing_ok=True)
+    removed["rows in batches"] = sum(found[holder] for holder in held)
+    models = {record.artifact.name for record in made if record.artifact.kind == "models"}
+    return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
 
 
-def _batches(dataset: str) -> Iterator[Artifact]:
-    """Yield every batch of the dataset that lies there, also one that no event names."""
-    for holder in inventory.permanent():
-        if holder.kind == data.BATCHES and holder.read_json("batch.json")["dataset"] == dataset:
-            yield holder
+def _former(dataset: str, held: Collection[Artifact]) -> set[str]:
+    """Return the digests that these batches had before earlier erasures."""
+    digests = {holder.digest for holder in held}
+    there = data.current(dataset).batches
+    return {old for batch in there if batch.digest in digests for old in batch.former}
 
 
-def _is_known(dataset: str, holder: Artifact) -> bool:
-    return any(batch.digest == holder.digest for batch in data.current(dataset).batches)
-
-
-def _cached(dataset: str, kind: str) -> Iterator[Artifact]:
-    """Yield the artifacts of the cache that hold rows of the dataset, or may."""
-    for entry in inventory.entries():
-        if entry.artifact is None or entry.artifact.kind != kind:
-            continue
-        groups = {record.place.partition("/")[2] for record in entry.records}
-        if not groups or dataset in groups:
-            yield entry.artifact
-
-
-def _rows_in(holder: Artifact, wanted: frozenset[str]) -> int:
-    """Return how many rows of the artifact have one of the digests."""
-    from classifier.data import batches, idx
-    from classifier.data.digests import row_digests
-    from classifier.data.parts import official
-
-    def count(digests: Any) -> int:
-        return sum(digest.tobytes().hex() in wanted for digest in digests)
-
-    if holder.kind == data.BATCHES:
-        refused = batches.read_refused(holder.path)
-        images = [image[None] for _, image in refused if image is not None]
-        shown = sum(count(row_digests(image)) for image in images)
-        return shown + count(batches.read_rows(holder.path).digests)
-    if holder.kind == "tables":
-        return sum(count(row_digests(images)) for images, _ in official(holder.path).chunks())
-    total = 0
-    for path in holder.path.glob("*-images.idx"):
-        stored = idx.stored(path)
-        for start in range(0, len(stored), 10_000):
-            total += count(row_digests(stored[start : start + 10_000]))
-    return total
-
-
-def _showing(digests: Collection[str]) -> set[str]:
-    """Return the names of the artifacts that may show rows of these, or whose origin is lost."""
+def _showing(made: Iterable[Record]) -> set[str]:
+    """Return the names of the artifacts that may show rows, or whose origin is lost."""
     found = {e.name for e in inventory.entries() if e.artifact and not e.records}
-    for digest in digests:
-        found |= {record.artifact.name for record in lineage.descendants(digest)}
+    found |= {record.artifact.name for record in made}
     return {name for name in found if name.partition("/")[0] in SHOWING}
 
 
-def _rewrite(holder: Artifact, wanted: frozenset[str], dataset: str) -> dict[str, Any]:
-    """Write the batch without the rows; return what the log says of the new one."""
-    from classifier.data import erasure
-
-    names = layout.staging() / f"names-{dataset}-erasure.jsonl"
-    with artifact.draft(data.BATCHES, permanent=True) as new:
-        kept, about = erasure.write_without(holder.path, new.folder, wanted)
-    if names_of(holder.digest).exists():
-        with names_of(holder.digest).open(encoding="utf-8") as old:
-            lines = [line for row, line in enumerate(old) if kept[row]]
-        names.write_text("".join(lines), encoding="utf-8")
-        keep_names(new.artifact.digest, names)
-    counts = {key: about[key] for key in ("train", "recent", "refused")}
-    return {
-        "batch": new.artifact.digest,
-        "content": about["content"],
-        "about": counts | {"size": new.artifact.size},
-    }
-
-
-def _erase_incoming(dataset: str, wanted: frozenset[str]) -> int:
+def _erase_incoming(dataset: str, wanted: frozenset[str], notes: list[str]) -> int:
+    """Remove the rows from what lies in the incoming folder; note what cannot be read there."""
     from classifier.data import inputs
 
     folder = incoming.folder_of(dataset)
@@ -178,8 +120,13 @@ def _erase_incoming(dataset: str, wanted: frozenset[str]) -> int:
     if subject is None or not folder.is_dir():
         return 0
     digests = [bytes.fromhex(digest) for digest in wanted]
-    paths = [path for _, paths in incoming.parts(folder, subject.classes) for path in paths]
-    return sum(inputs.erase(path, digests, subject) for path in paths)
+    total = 0
+    for path in [path for _, paths in incoming.parts(folder, subject.classes) for path in paths]:
+        try:
+            total += inputs.erase(path, digests, subject)
+        except INPUT_ERRORS as error:
+            notes.append(f"{error} If it holds such rows, remove them there.")
+    return total
 
 
 def _subject(dataset: str) -> "Subject | None":
@@ -223,22 +170,27 @@ def _remove_checkpoints(dataset: str) -> int:
 
 
 def _cover_reports(
-    dataset: str, names: Collection[str], traced: Collection[str], batches: Collection[str]
+    dataset: str,
+    wanted: frozenset[str],
+    names: Collection[str],
+    traced: Collection[str],
+    batches: Collection[str],
 ) -> int:
     """Replace the pictures of each report that may show the rows.
 
     Args:
         dataset: its name.
+        wanted: digests of the rows.
         names: of the artifacts that hold or show the rows.
-        traced: names of the artifacts of the cache: where the pictures of a report are no longer
-            there, nobody knows what they show.
+        traced: names of the artifacts of the cache: where the published rows of a report are no
+            longer there, nobody knows what it shows.
         batches: names of the batches that held the rows.
     """
     from classifier.evaluation import figures
 
     covered = 0
     for path in layout.reports().glob("*/report.json"):
-        if not _may_show(path, dataset, names, traced, batches):
+        if not _may_show(path, dataset, wanted, names, traced, batches):
             continue
         for picture in path.parent.glob("*.png"):
             figures.save(figures.note("erased"), picture)
@@ -249,20 +201,23 @@ def _cover_reports(
 def _may_show(
     path: Path,
     dataset: str,
+    wanted: frozenset[str],
     names: Collection[str],
     traced: Collection[str],
     batches: Collection[str],
 ) -> bool:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
+        if report["dataset"] != dataset:
+            return False
         used = {step["artifact"] for step in report["timeline"]}
-        taken = {batch["batch"] for batch in report.get("batches") or ()}
+        there = report.get("batches") or ()
+        taken = {batch["batch" if "batch" in batch else "name"] for batch in there}
+        pictured = {digest for batch in there for digest in batch.get("pictured", ())}
     except (OSError, ValueError, KeyError, TypeError):
         return True  # what it shows is not known
-    if report.get("dataset") != dataset:
-        return False
-    lost = {name for name in used - set(traced) if name.partition("/")[0] in SHOWING}
-    return bool(lost or used & set(names) or taken & {*batches, None})
+    lost = {name for name in used - set(traced) if name.partition("/")[0] in HOLDING}
+    return bool(lost or used & set(names) or taken & set(batches) or pictured & wanted)
 
 
 def _notes(found: Collection[Artifact]) -> list[str]:

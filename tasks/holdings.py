@@ -72,7 +72,12 @@ def _used(steps: list[dict[str, Any]], names: list[str]) -> bool:
 
 def resting_on(batch: Batch) -> list[str]:
     """Return the names of all artifacts that were made from the batch, models first."""
-    names = {r.artifact.name for r in lineage.descendants(batch.digest, without=LOOKING)}
+    digests = (batch.digest, *batch.former)
+    names = {
+        record.artifact.name
+        for digest in digests
+        for record in lineage.descendants(digest, without=LOOKING)
+    }
     return sorted(names, key=lambda name: (not name.startswith("models/"), name))
 
 

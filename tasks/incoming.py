@@ -82,7 +82,7 @@ def new_deliveries(dataset: str, classes: tuple[str, ...]) -> tuple[list[Deliver
     """Return the deliveries that were not looked at, and the names of those still being written.
 
     A folder that holds class folders is one delivery; else each folder and Parquet file is one, and
-    all other files together are one.
+    all IDX files together are one.
 
     Raises:
         InputError: RETRAIN_QUIET_SECONDS is no number, or a negative one.
@@ -125,18 +125,20 @@ def quiet_seconds() -> float:
 
 def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
     """Yield name and paths of each delivery."""
+    from classifier.data.inputs import files
+
     entries = sorted(path for path in top.iterdir() if not path.name.startswith("."))
     if any(path.is_dir() and path.name in classes for path in entries):
         yield "incoming", [top]
         return
-    loose = []
+    arrays = []
     for path in entries:
-        if path.is_dir() or path.suffix == ".parquet":
-            yield path.name, [path]
+        if path.is_file() and files.form(str(path))[0] == "idx":
+            arrays.append(path)
         else:
-            loose.append(path)
-    if loose:
-        yield loose[0].name, loose
+            yield path.name, [path]
+    if arrays:
+        yield arrays[0].name, arrays
 
 
 def _stamps(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
 from reporting.report import Run
 from tasks.ingest import LISTED, PICTURED, Intake, names_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WHAT_COUNTS = (
     "outcome",
@@ -63,6 +66,7 @@ def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) 
         "refused": list(intake.refused),
         "refused_rows": intake.refused_rows,
         "check": None,
+        "pictured": [_digest(image) for image, _ in intake.pictures],
     }
     if intake.batch is None or not intake.is_new:
         return about
@@ -77,6 +81,13 @@ def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) 
         check = found.read_json("check.json")
         about["check"] = {name: check[name] for name in WHAT_COUNTS}
     return about
+
+
+def _digest(image: "np.ndarray") -> str:
+    """Return the digest of a refused row that the report shows, by which it can be erased."""
+    from classifier.data.digests import row_digests
+
+    return str(row_digests(image[None])[0].tobytes().hex())
 
 
 def _left_out(manifest: Artifact, digest: str) -> list[dict[str, str]]:

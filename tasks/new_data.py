@@ -22,11 +22,12 @@ class NewData:
     erased: list[str] = field(default_factory=list)
 
 
-def new_data(dataset: str, *, broken_too: bool = False) -> NewData:
+def new_data(dataset: str, *, only_base: bool = False, broken_too: bool = False) -> NewData:
     """Return the data of the dataset that counts now.
 
     Args:
         dataset: its name.
+        only_base: nothing beside the published rows; erased ones still do not count.
         broken_too: to look at it, and not to train on it.
 
     Raises:
@@ -34,6 +35,8 @@ def new_data(dataset: str, *, broken_too: bool = False) -> NewData:
         InputError: the log is damaged.
     """
     now = data.current(dataset)
+    if only_base:
+        return NewData(erased=sorted(now.erased))
     for batch in now.live:
         if batch.broken and batch.check and not broken_too:
             raise BrokenData(

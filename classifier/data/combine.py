@@ -2,7 +2,8 @@
 
 The base comes first, then the batches in order. The base keeps all its rows. A row of new data is
 left out, in this order of reasons, when it was erased or dropped, when its pixels occur earlier,
-or when it is nearly a row of a test set that it does not belong to.
+or when it is nearly a row of a test set that it does not belong to. A recent test row is also left
+out when it is nearly a published train row.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from classifier.data.parts import BACKUP, Part, Ranges, Table, official
 
 DROP = -1  # in place of a label: the row does not count
 NEAR = "near a test image"
+TRAINED = "near a train image"
 
 #: New label of a row, by the digest of its pixels in hexadecimal; DROP for none.
 Corrections = Mapping[str, int]
@@ -66,8 +68,10 @@ def combine(
             _entry_of(base, split, file, digests, changes, np.zeros(len(digests), np.bool_))
             for (split, file, _), (_, digests, _) in zip(files, rows, strict=True)
         ]
-        tested = [entry.part(base.folder) for entry in entries if entry.split == "test"]
-        _leave_out_near([Table([part], classes=classes) for part in tested], added, classes)
+        tables: dict[str, list[Table]] = {"train": [], "test": []}
+        for entry in entries:
+            tables[entry.split].append(Table([entry.part(base.folder)], classes=classes))
+        _leave_out_near(tables["train"], tables["test"], added, classes)
         entries += [entry for each in added for entry in each.entries(changes)]
     else:  # nothing to compare: no row is looked at
         entries = [
@@ -209,15 +213,38 @@ def _leave_out_duplicates(
         start += len(each.rows)
 
 
-def _leave_out_near(official_test: Sequence[Table], added: Sequence[_Added], classes: int) -> None:
-    """Leave out rows that are nearly rows of a test set that they do not belong to."""
+def _leave_out_near(
+    train: Sequence[Table], official_test: Sequence[Table], added: Sequence[_Added], classes: int
+) -> None:
+    """Leave out rows that are nearly rows of a test set that they do not belong to.
+
+    A recent row that is nearly a published train row would be a test of memory: it goes too.
+    """
     if index := _index(official_test):
         for each in added:
             for split in batches.SPLITS:
                 each.leave_out_near(split, index, classes)
+    _leave_out_trained(train, added, classes)
     if index := _index([each.table(batches.RECENT, classes) for each in added]):
         for each in added:
             each.leave_out_near(batches.TRAIN, index, classes)
+
+
+def _leave_out_trained(train: Sequence[Table], added: Sequence[_Added], classes: int) -> None:
+    """Leave out the recent rows that are nearly published train rows."""
+    index = _index([each.table(batches.RECENT, classes) for each in added])
+    if index is None:
+        return
+    kept = [
+        (each, row)
+        for each in added
+        for row in each.numbers(batches.RECENT)[~each.skip(batches.RECENT)].tolist()
+    ]
+    for images, _ in (chunk for table in train for chunk in table.chunks()):
+        for number in np.unique(index.find(images)).tolist():
+            if number >= 0:
+                each, row = kept[number]
+                each.why[row] = TRAINED
 
 
 def _index(tables: Sequence[Table]) -> NearIndex | None:

@@ -206,7 +206,7 @@ def _tango_lower(b: int, c: int, rows: int, tail: float) -> float:
     critical = norm.isf(tail)
     ends = np.array([-1.0, (c - b) / rows])
     for _ in range(SECTIONINGS):  # as bisection, but with fewer calls
-        points = np.linspace(*ends, PARTS + 1)
+        points = np.linspace(ends[0], ends[1], PARTS + 1)
         outside = int((tango_score(b, c, rows, points[1:-1]) > critical).sum())
         ends = points[outside : outside + 2]
     return float(ends[1])
@@ -254,3 +254,8 @@ def holm(p_values: Sequence[float], *, level: float = ONE_SIDED) -> list[bool]:
             break
         rejected[index] = True
     return rejected
+
+
+def margin(errors: int) -> int:
+    """Return the rows that a challenger may lose, given the anchor's errors on the set."""
+    return max(5, math.ceil(3 * math.sqrt(errors)))

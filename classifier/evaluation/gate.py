@@ -1,30 +1,22 @@
-"""Gate: may the challenger replace the champion? Rules, and the ledger of looks at test rows.
+"""Gate: may the challenger replace the champion?
 
 1. `auto_rule` says what the challenger must show: to be better, or to be no worse.
-2. `look_again` finds the logged verdict of the same question; `current_ledger`, `next_look` and
-   `anchor_of` give the ledger, the number of this look and the anchor.
+2. `look_again` of ledger.py finds the logged verdict of the same question; its `current_ledger`,
+   `next_look` and `anchor_of` give the ledger, the number of this look and the anchor.
 3. `verdict` decides. Champion, challenger and anchor are scored on the same rows, today.
 """
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import norm
 
 from classifier.errors import ArgumentError, InputError
 from classifier.evaluation import comparison
 from classifier.evaluation.comparison import ONE_SIDED, Comparison, Integers
+from classifier.evaluation.ledger import Rule, alpha, detectable_gain, new_rows_due
 
-Rule = Literal["better", "not-worse", "threshold", "floor"]
-
-YEARLY_ALPHA = 0.05
-LEDGER_LIFE = timedelta(days=365)
-POWER_Z = 0.84  # power 80 %
 FEWEST_RECENT_ROWS, FEWEST_GROUPS = 500, 20
 FEWEST_CLASS_ROWS = 100
 MOST_CLASS_LOSS = 0.01
@@ -50,102 +42,6 @@ def auto_rule(changed: Collection[str]) -> tuple[Rule, str]:
         return "better", "Only the recipe changed: the challenger must be better."
     what = " and ".join(name for name in CHANGES if name in changed) or "Nothing"
     return "not-worse", f"{what.capitalize()} changed: the challenger must be no worse."
-
-
-def alpha(look: int) -> float:
-    """Return the level of the look-th test, from 1; over all looks the levels add up to 0.05."""
-    return YEARLY_ALPHA / (look * (look + 1))
-
-
-def margin(errors: int) -> int:
-    """Return the rows that a challenger may lose, given the anchor's errors on the set."""
-    return max(5, math.ceil(3 * math.sqrt(errors)))
-
-
-def detectable_gain(look: int, flips: int) -> float:
-    """Return the smallest true gain, in rows, that the look-th test finds with a power of 80 %."""
-    return float(norm.isf(alpha(look)) + POWER_Z) * math.sqrt(flips)
-
-
-def new_rows_due(gain: float, errors: int) -> bool:
-    """Return whether the detectable gain exceeds a fifth of the champion's errors."""
-    return gain > errors / 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """A verdict that could promote, as logged.
-
-    Fields:
-        at: when, with a time zone.
-        rule: which it took.
-        challenger, champion: digests; the champion is None for a first model.
-        test_sets: digests of the sets that were scored.
-        verdict: as `Verdict.json` gives it.
-    """
-
-    at: datetime
-    rule: Rule
-    challenger: str
-    champion: str | None
-    test_sets: frozenset[str]
-    verdict: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def question(self) -> tuple[str, str | None, frozenset[str]]:
-        """What was asked; the same question is not asked twice."""
-        return self.challenger, self.champion, self.test_sets
-
-
-def look_again(looks: Sequence[Look], question: tuple[Any, ...]) -> Look | None:
-    """Return the first look that asked the same question: its verdict holds."""
-    return next((look for look in looks if look.question == question), None)
-
-
-def current_ledger(
-    looks: Sequence[Look],
-    at: datetime,
-    test_sets: AbstractSet[str],
-    rows_of: Mapping[str, AbstractSet[Any]],
-) -> list[Look]:
-    """Return the looks of the ledger that a look of today joins; none when it opens a new one.
-
-    A ledger lasts 365 days from its first look. It ends early only when at least half of the rows
-    were in none of its looks. A promotion does not end it. A simulation passes looks of its own.
-
-    Args:
-        looks: all that were logged, in any order.
-        at: the time of today's look.
-        test_sets: digests of the sets that it scores.
-        rows_of: the identities of the rows of each set, by its digest.
-    """
-    ledger: list[Look] = []
-    seen: set[Any] = set()
-
-    def ends(time: datetime, rows: AbstractSet[Any]) -> bool:
-        return time - ledger[0].at >= LEDGER_LIFE or 2 * len(rows - seen) >= len(rows)
-
-    for look in sorted(looks, key=lambda one: one.at):
-        rows = _rows(look.test_sets, rows_of)
-        if ledger and ends(look.at, rows):
-            ledger, seen = [], set()
-        ledger.append(look)
-        seen |= rows
-    return [] if ledger and ends(at, _rows(test_sets, rows_of)) else ledger
-
-
-def _rows(sets: AbstractSet[str], rows_of: Mapping[str, AbstractSet[Any]]) -> set[Any]:
-    return {row for one in sets for row in rows_of[one]}
-
-
-def next_look(ledger: Sequence[Look]) -> int:
-    """Return k of the next `better` test: only that rule spends alpha, once for each question."""
-    return 1 + len({look.question for look in ledger if look.rule == "better"})
-
-
-def anchor_of(ledger: Sequence[Look]) -> str | None:
-    """Return the champion at the start of the ledger, fixed until it ends; None before a look."""
-    return next((look.champion for look in ledger if look.champion), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +236,7 @@ def _not_worse(one: Scored, champion_classes: int, anchor_classes: int) -> list[
     if one.anchor is not None:
         bar = comparison.compare(*one.shared_with(one.anchor, anchor_classes))
         compared["anchor"] = bar
-    allowed, checks = margin(bar.errors), []
+    allowed, checks = comparison.margin(bar.errors), []
     for name, found in compared.items():
         low = comparison.interval(found, tail=ONE_SIDED)[0] * found.rows
         sentence = (

@@ -74,8 +74,7 @@ class Story:
 
     def take_in(self):
         root = self.root
-        self.runs = [root.train(epochs=1)]
-        shutil.rmtree(root.folder / "cache")  # which costs only time, and knows whence pictures are
+        self.runs = []
         delivery = pictures.as_folders(self.incoming / "pictures", IMAGES[:60], LABELS[:60])
         pictures.as_folders(delivery, MORE[:1], [0], names=["unknown"])
         pictures.as_hugging_face(self.incoming / "table.parquet", IMAGES[60:75], LABELS[60:75])
@@ -224,3 +223,25 @@ def test_the_only_row_of_a_batch_can_be_erased(story, tmp_path):
         assert "erased" in again.err
         trained = root.train(epochs=1)
         assert "single" not in [batch["name"] for batch in trained["batches"]]
+
+
+def test_reports_keep_their_pictures_unless_they_may_show_the_row(story, tmp_path):
+    image, label = pictures.new(360, 361)
+    train = pictures.published()
+    older = pictures.write_source(tmp_path / "older", (train[0][:390], train[1][:390]))
+    with pictures.data_root(tmp_path / "data", older) as root:
+        forgotten = root.train(epochs=1)
+        shutil.rmtree(root.folder / "cache")
+    with pictures.data_root(tmp_path / "data", story.source) as root:
+        base = root.train(epochs=1)
+        root.ingest(pictures.as_folders(tmp_path / "other", *pictures.new(370, 375)))
+        other = root.train(epochs=1)
+        root.ingest(pictures.as_folders(tmp_path / "one", image, label))
+        shown = root.train(epochs=1)
+        runs = {"forgotten": forgotten, "base": base, "other": other, "shown": shown}
+        before = {name: report_pictures(root, run) for name, run in runs.items()}
+        root.data("erase", pictures.digest(image[0]), *WHY)
+        after = {name: report_pictures(root, run) for name, run in runs.items()}
+    assert {name for name in runs if before[name] == after[name]} == {"base", "other"}
+    for name in ("forgotten", "shown"):
+        assert all(before[name][file] != after[name][file] for file in before[name])

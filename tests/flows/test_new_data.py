@@ -289,6 +289,7 @@ def checked(folder):
     return story
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_named_broken_and_stop_the_training(checked):
     (batch,) = checked.broken["batches"]
     assert batch["check"]["outcome"] == "broken"
@@ -306,6 +307,7 @@ def test_wrong_labels_are_named_broken_and_stop_the_training(checked):
     assert set(checked.only_base["steps"].values()) == {"cached"}
 
 
+@pytest.mark.slow
 def test_a_batch_is_checked_once(checked):
     assert checked.broken["steps"]["check shifted"] == "ran"
     assert not [name for name in checked.again["steps"] if name.startswith("check")]
@@ -314,11 +316,13 @@ def test_a_batch_is_checked_once(checked):
     assert kinds == ["ingest", "check", "accept", "retract"]
 
 
+@pytest.mark.slow
 def test_an_accepted_batch_is_trained_on(checked):
     assert checked.accepted["status"] == "accepted: a new way to count"
     assert [batch["name"] for batch in checked.trained["batches"]] == ["shifted"]
 
 
+@pytest.mark.slow
 def test_drift_is_reported_and_stops_nothing(checked):
     (batch,) = checked.drifted["batches"]
     assert batch["check"]["outcome"] == "drift"

@@ -130,7 +130,7 @@ def test_a_broken_batch_counts_until_it_is_accepted(outcome, broken):
 
 
 def test_corrections_stay_in_order_and_the_same_one_counts_once():
-    assert fold(correct("p"), ingest("a"), correct("q"), correct("p")).patches == ("p", "q")
+    assert fold(correct("p"), ingest("a"), correct("q"), correct("p")).patches == ("q", "p")
 
 
 def test_an_erasure_puts_the_new_batch_in_the_place_of_the_old():
@@ -216,8 +216,8 @@ class Naive:
     def tell(self, kind, name):
         if kind == "ingest" and name not in self.order:
             self.order.append(name)
-        elif kind == "correct" and name not in self.patches:
-            self.patches.append(name)
+        elif kind == "correct":
+            self.patches = [each for each in self.patches if each != name] + [name]
         elif kind == "erase":
             self.erased.add(name)
         elif name in self.order:

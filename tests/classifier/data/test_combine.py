@@ -117,6 +117,7 @@ class World:
                     why[number, place] = "test image" if test else "duplicate"
                 earlier.append(("new", row))
         self._leave_out_near(why, self._kept(self.test), {True, False})
+        self._leave_out_near(why, self._kept(self.train), {True}, "near a train image")
         recent = [row for _, row in self._counting(why) if row.recent]
         self._leave_out_near(why, recent, {False})
         added = [row for _, row in self._counting(why)]
@@ -131,11 +132,11 @@ class World:
         numbered = [((n, p), r) for n, rows in enumerate(self.new) for p, r in enumerate(rows)]
         return [(place, row) for place, row in numbered if place not in why]
 
-    def _leave_out_near(self, why, others, recent):
+    def _leave_out_near(self, why, others, recent, reason=NEAR):
         drawings = {row.drawing for row in others}
         for place, row in self._counting(why):
             if row.recent in recent and row.drawing in drawings:
-                why[place] = NEAR
+                why[place] = reason
 
     def _kept(self, rows):
         gone = {d for d, label in self.corrections.items() if label == DROP} | self.erased

@@ -195,8 +195,8 @@ def test_a_folder_called_like_a_picture_is_named(shelf, folder):
 def test_a_dataset_that_names_no_shape_says_where_to_name_it(shelf, folder):
     sentence = refusal(shelf, folder, datasets.load("folder"))
     assert sentence == (
-        f"{shelf} holds pictures, but dataset 'folder' names no shape and classes: declare one "
-        "for them in a file of classifier/datasets/."
+        f"{shelf} holds pictures, but dataset 'folder' names no shape: give --image-size, such as "
+        "64x64 or 64x64x3."
     )
 
 

@@ -1,0 +1,85 @@
+"""Where rows lie: batches that stay, and the raw files and tables of the cache."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from artifacts import artifact, inventory, layout
+from artifacts.artifact import Artifact
+from registry import data
+from tasks.errors import INPUT_ERRORS
+from tasks.ingest import keep_names, names_of
+
+
+def batches_of(dataset: str) -> Iterator[Artifact]:
+    """Yield every batch of the dataset that lies there, also one that no event names."""
+    for holder in inventory.permanent():
+        if holder.kind == data.BATCHES and holder.read_json("batch.json")["dataset"] == dataset:
+            yield holder
+
+
+def cached(dataset: str, kind: str) -> Iterator[Artifact]:
+    """Yield the artifacts of the cache that hold rows of the dataset, or may."""
+    for entry in inventory.entries():
+        if entry.artifact is None or entry.artifact.kind != kind:
+            continue
+        groups = {record.place.partition("/")[2] for record in entry.records}
+        if not groups or dataset in groups:
+            yield entry.artifact
+
+
+def rows_or_damaged(holder: Artifact, wanted: frozenset[str]) -> int:
+    """Return how many of the rows the artifact holds; 1 for a damaged one of the cache.
+
+    Raises:
+        InputError: a batch is damaged, so that it cannot be written anew.
+    """
+    try:
+        return _rows_in(holder, wanted)
+    except INPUT_ERRORS:
+        if holder.kind == data.BATCHES:
+            raise
+        return 1
+
+
+def _rows_in(holder: Artifact, wanted: frozenset[str]) -> int:
+    """Return how many rows of the artifact have one of the digests."""
+    from classifier.data import batches, idx
+    from classifier.data.digests import row_digests
+    from classifier.data.parts import official
+
+    def count(digests: Any) -> int:
+        return sum(digest.tobytes().hex() in wanted for digest in digests)
+
+    if holder.kind == data.BATCHES:
+        refused = batches.read_refused(holder.path)
+        images = [image[None] for _, image in refused if image is not None]
+        shown = sum(count(row_digests(image)) for image in images)
+        return shown + count(batches.read_rows(holder.path).digests)
+    if holder.kind == "tables":
+        return sum(count(row_digests(images)) for images, _ in official(holder.path).chunks())
+    total = 0
+    for path in holder.path.glob("*-images.idx"):
+        stored = idx.stored(path)
+        for start in range(0, len(stored), 10_000):
+            total += count(row_digests(stored[start : start + 10_000]))
+    return total
+
+
+def rewrite(holder: Artifact, wanted: frozenset[str], dataset: str) -> dict[str, Any]:
+    """Write the batch without the rows; return what the log says of the new one."""
+    from classifier.data import erasure
+
+    names = layout.staging() / f"names-{dataset}-erasure.jsonl"
+    with artifact.draft(data.BATCHES, permanent=True) as new:
+        kept, about = erasure.write_without(holder.path, new.folder, wanted)
+    if names_of(holder.digest).exists():
+        with names_of(holder.digest).open(encoding="utf-8") as old:
+            lines = [line for row, line in enumerate(old) if kept[row]]
+        names.write_text("".join(lines), encoding="utf-8")
+        keep_names(new.artifact.digest, names)
+    counts = {key: about[key] for key in ("train", "recent", "refused")}
+    return {
+        "batch": new.artifact.digest,
+        "content": about["content"],
+        "about": counts | {"size": new.artifact.size},
+    }
