@@ -102,6 +102,7 @@ def _reference_rows(model: Artifact, trained_on: Artifact) -> "tuple[np.ndarray,
     import numpy as np
 
     from classifier.data.digests import row_digests
+    from classifier.evaluation import inspection
     from classifier.training.sampler import held_back
 
     _, table = open_split(trained_on, "train")
@@ -109,7 +110,7 @@ def _reference_rows(model: Artifact, trained_on: Artifact) -> "tuple[np.ndarray,
         digests = np.concatenate([row_digests(images) for images, _ in table.chunks()])
         return table.take(held_back(digests, rows)[:MOST_ROWS])
     _, table = open_split(trained_on, "test")
-    return table.read(MOST_ROWS)
+    return table.take(inspection.sample(len(table), MOST_ROWS))
 
 
 def present_model(base: Artifact, dataset: str) -> tuple[Artifact, Artifact] | None:
@@ -135,7 +136,7 @@ def record_check(dataset: str, batch: Batch, found: Artifact, *, stop_at_drift: 
     about = found.read_json("check.json")
     if stop_at_drift and about["outcome"] == "drift":
         about["outcome"] = "broken"
-    kept = ("outcome", "why", "contradicted", "auc", "p_value", "label_p_value", "alpha")
+    kept = ("outcome", "why", "note", "contradicted", "auc", "p_value", "label_p_value", "alpha")
     chosen = {name: about[name] for name in kept}
     with lock(f"check/{dataset}"):  # two ingests at once may both have looked
         if any(b.digest == batch.digest and b.check is None for b in data.current(dataset).batches):

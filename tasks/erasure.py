@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts import artifact, inventory, layout, lineage
+from artifacts import artifact, inventory, layout, lineage, pruning, runs
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
@@ -18,8 +18,10 @@ from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
 from tasks import incoming, row_holders
+from tasks.base import last_base
+from tasks.batch_names import names_of
 from tasks.errors import INPUT_ERRORS
-from tasks.ingest import names_of, staging_of
+from tasks.ingest import staging_of
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Subject
@@ -76,7 +78,8 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     removed = {"rows in incoming files": _erase_incoming(dataset, wanted, notes)}
     traced = {entry.name for entry in inventory.entries()}
     removed["pictures of reports"] = _cover_reports(dataset, wanted, shown_in, traced, names)
-    if not (any(removed.values()) or found or wanted <= data.current(dataset).erased):
+    here = last_base(dataset) is not None  # without published rows nobody knows what they held
+    if here and not (any(removed.values()) or found or wanted <= data.current(dataset).erased):
         raise InputError(f"No row of {dataset} here has one of these digests.")
     removed["checkpoints"] = _remove_checkpoints(dataset)
     going = {holder.name for holder in found if holder not in held} | showing
@@ -93,6 +96,9 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
     removed["rows in batches"] = sum(found[holder] for holder in held)
+    pruning.prune()  # what killed runs left half written
+    if runs.oldest_start() < float("inf"):
+        notes.append("A run is under way: erase the same rows again when it has ended.")
     models = {record.artifact.name for record in made if record.artifact.kind == "models"}
     return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
 
@@ -130,7 +136,6 @@ def _erase_incoming(dataset: str, wanted: frozenset[str], notes: list[str]) -> i
 
 
 def _subject(dataset: str) -> "Subject | None":
-    from tasks.base import last_base
     from tasks.ingest import subject_of
 
     base = last_base(dataset)

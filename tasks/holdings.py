@@ -7,6 +7,7 @@ from typing import Any
 from artifacts import lineage, runs
 from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
+from artifacts.locks import lock
 from classifier import datasets
 from registry import data, log
 from registry.data import Batch
@@ -180,8 +181,13 @@ def accept(dataset: str, name: str, why: str) -> dict[str, Any]:
 def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
     if not why.strip():
         raise ArgumentError("--why is empty: say why, for those who read the log later.")
-    log.append(kind, dataset, batch=batch.digest, why=why)
-    return row(data.current(dataset).batch(batch.digest))
+    held = lock(f"ingest/{dataset}")  # so that no erasure gives the batch another digest meanwhile
+    held.acquire(f"{kind} of {batch.name}")
+    try:
+        log.append(kind, dataset, batch=data.current(dataset).batch(batch.name).digest, why=why)
+    finally:
+        held.release()
+    return row(data.current(dataset).batch(batch.name))
 
 
 def _intact(batch: Batch) -> Any:

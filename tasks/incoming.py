@@ -13,10 +13,9 @@ from prefect.logging import get_run_logger
 
 from artifacts import layout
 from artifacts.artifact import Artifact
-from artifacts.errors import InputError
 from artifacts.files import write_atomically
 from classifier import datasets
-from tasks.errors import INPUT_ERRORS
+from classifier.errors import InputError
 from tasks.ingest import Intake, ingest
 
 QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
@@ -62,7 +61,7 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
     for delivery in found:
         try:
             taken.append(ingest(dataset, delivery.paths, None, base))
-        except INPUT_ERRORS as error:
+        except InputError as error:  # about the files; a full disk, say, ends the run
             said.warning("%s was not taken in: %s", delivery.name, error)
             taken.append(
                 Intake(refused=[{"what": delivery.name, "reason": str(error)}], refused_rows=1)

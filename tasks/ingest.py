@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from artifacts import artifact, layout
-from artifacts.artifact import Artifact
+from artifacts.artifact import Artifact, find_damage
+from artifacts.code import CodeRule, components
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
 from classifier import datasets
@@ -21,6 +22,7 @@ from classifier.errors import ArgumentError, InputError
 from registry import data, log
 from registry.data import Batch
 from reporting import progress
+from tasks.batch_names import keep_names
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Chunk, Refused, Subject
@@ -58,9 +60,11 @@ class Intake:
 
     def refuse(self, row: "Refused") -> None:
         """Add a refused row."""
+        from classifier.data.inputs.wording import shown
+
         self.refused_rows += 1
         if len(self.refused) < LISTED:
-            self.refused.append({"what": row.what, "reason": row.reason})
+            self.refused.append({"what": shown(row.what), "reason": row.reason})
         if row.image is not None and len(self.pictures) < PICTURED:
             self.pictures.append((row.image, row.reason))
 
@@ -89,7 +93,7 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
     with _alone(dataset):
         name = free_name(dataset, name, paths)
         jobs = plan(paths, subject)
-        code = datasets.declared()[dataset][1].read_text(encoding="utf-8")
+        code = json.dumps([_code(Path(__file__)), _code(datasets.declared()[dataset][1])])
         staging = staging_of(dataset, staged.key_of(jobs, subject, code))
         total = sum(job.rows for job in jobs)
         with (
@@ -120,6 +124,11 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
     return taken
 
 
+def _code(file: Path) -> dict[str, str]:
+    """Return the fingerprints of a file and of all that it imports."""
+    return components(file.resolve(), CodeRule(root=datasets.PROJECT))
+
+
 def _take(
     dataset: str,
     name: str,
@@ -128,7 +137,7 @@ def _take(
     subject: "Subject",
     names: Path,
 ) -> Intake:
-    from classifier.data import batches
+    from classifier.data import batches, erasure
 
     taken = Intake()
     now = data.current(dataset)
@@ -137,7 +146,7 @@ def _take(
 
     def counted(file: Any) -> Iterator["Chunk"]:
         for each in chunks:
-            chunk = _without_erased(each, erased) if erased else each
+            chunk = erasure.without_erased(each, erased) if erased else each
             taken.count(chunk)
             file.writelines(json.dumps(each) + "\n" for each in chunk.names)
             yield chunk
@@ -172,34 +181,25 @@ def _take(
     )
     taken.batch = data.current(dataset).batch(new.artifact.digest)
     taken.is_new = True
+    _warn_of_retracted(dataset, taken.batch)
     return taken
 
 
-def _without_erased(chunk: "Chunk", erased: frozenset[str]) -> "Chunk":
-    """Return the chunk without the rows that must never come back, and without their pixels."""
-    from classifier.data.digests import row_digests
-    from classifier.data.inputs import Chunk, Refused
+def _warn_of_retracted(dataset: str, batch: Batch) -> None:
+    """Say how many rows of a new batch were retracted with another one."""
+    from classifier.data import batches
+    from classifier.data.combine import among
 
-    digests = [digest.tobytes().hex() for digest in row_digests(chunk.images)]
-    good = [row for row, digest in enumerate(digests) if digest not in erased]
-    refused = [
-        replace(row, image=None)
-        if row.image is not None and row_digests(row.image[None])[0].tobytes().hex() in erased
-        else row
-        for row in chunk.refused
-    ]
-    refused += [
-        Refused(what=chunk.names[row], reason="erased")
-        for row, digest in enumerate(digests)
-        if digest in erased
-    ]
-    return Chunk(
-        images=chunk.images[good],
-        labels=chunk.labels[good],
-        groups=[chunk.groups[row] for row in good],
-        names=[chunk.names[row] for row in good],
-        refused=refused,
-    )
+    digests = batches.read_rows(batch.artifact.path).digests
+    for other in data.current(dataset).batches:
+        if other.retracted is None or find_damage(other.artifact):
+            continue
+        gone = [row.tobytes().hex() for row in batches.read_rows(other.artifact.path).digests]
+        if count := int(among(digests, gone).sum()):
+            get_run_logger().warning(
+                "%s holds %d rows of %s, which is retracted (%s): retract %s too, or correct them",
+                *(batch.name, count, other.name, other.retracted, batch.name),
+            )
 
 
 def staging_of(dataset: str, key: str) -> Path:
@@ -214,18 +214,6 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-def keep_names(digest: str, names: Path) -> None:
-    """Keep the names of a batch's rows beside the log: they are no part of the batch."""
-    place = names_of(digest)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    names.replace(place)
-
-
-def names_of(digest: str) -> Path:
-    """Return the file with the name of each good row of a batch, a JSON text a line."""
-    return layout.store() / "names" / f"{digest}.jsonl"
 
 
 def free_name(dataset: str, name: str | None, paths: Sequence[Path]) -> str:
@@ -282,6 +270,10 @@ class NothingGoodError(InputError):
     """No row could be used; `found` is the report."""
 
     def __init__(self, taken: Intake, found: dict[str, Any]) -> None:
+        if not taken.refused:
+            super().__init__("The files hold no rows: nothing was taken in.")
+            self.found = found
+            return
         first = taken.refused[0]
         super().__init__(
             f"None of the {taken.refused_rows:,} rows can be used. The first is {first['what']}: "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
 from reporting.report import Run
-from tasks.ingest import LISTED, PICTURED, Intake, names_of
+from tasks.batch_names import names_of
+from tasks.ingest import LISTED, PICTURED, Intake
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WHAT_COUNTS = (
     "outcome",
     "why",
+    "note",
     "rows",
     "counts",
     "usual_shares",
@@ -93,13 +95,14 @@ def _digest(image: "np.ndarray") -> str:
 def _left_out(manifest: Artifact, digest: str) -> list[dict[str, str]]:
     """Return the good rows of a batch that do not count, and why."""
     from classifier.data import manifests
+    from classifier.data.inputs.wording import shown
 
     reasons = manifests.left_out(manifest.path).get(digest, {})
     if not reasons:
         return []
     with names_of(digest).open(encoding="utf-8") as file:
         return [
-            {"what": json.loads(line), "reason": reasons[row]}
+            {"what": shown(json.loads(line)), "reason": reasons[row]}
             for row, line in enumerate(file)
             if row in reasons
         ]

@@ -6,8 +6,8 @@ from typing import Any
 from artifacts import artifact, inventory, layout
 from artifacts.artifact import Artifact
 from registry import data
+from tasks.batch_names import keep_names, names_of
 from tasks.errors import INPUT_ERRORS
-from tasks.ingest import keep_names, names_of
 
 
 def batches_of(dataset: str) -> Iterator[Artifact]:

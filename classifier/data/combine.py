@@ -231,20 +231,24 @@ def _leave_out_near(
 
 
 def _leave_out_trained(train: Sequence[Table], added: Sequence[_Added], classes: int) -> None:
-    """Leave out the recent rows that are nearly published train rows."""
-    index = _index([each.table(batches.RECENT, classes) for each in added])
-    if index is None:
-        return
-    kept = [
-        (each, row)
-        for each in added
-        for row in each.numbers(batches.RECENT)[~each.skip(batches.RECENT)].tolist()
-    ]
-    for images, _ in (chunk for table in train for chunk in table.chunks()):
-        for number in np.unique(index.find(images)).tolist():
-            if number >= 0:
-                each, row = kept[number]
-                each.why[row] = TRAINED
+    """Leave out the recent rows that are nearly published train rows.
+
+    A search finds the nearest row alone, so it is repeated among those that are left.
+    """
+    found = -1
+    while found and (index := _index([each.table(batches.RECENT, classes) for each in added])):
+        kept = [
+            (each, row)
+            for each in added
+            for row in each.numbers(batches.RECENT)[~each.skip(batches.RECENT)].tolist()
+        ]
+        copies: set[int] = set()
+        for images, _ in (chunk for table in train for chunk in table.chunks()):
+            copies.update(index.find(images).tolist())
+        copies.discard(-1)
+        for each, row in (kept[number] for number in copies):
+            each.why[row] = TRAINED
+        found = len(copies)
 
 
 def _index(tables: Sequence[Table]) -> NearIndex | None:

@@ -1,8 +1,9 @@
-"""A batch written anew without some of its rows."""
+"""Rows that must go: a batch written anew without them, and chunks that bring them back."""
 
 import hashlib
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from classifier.data import batches
 from classifier.data.combine import among, ranges_of
+from classifier.data.digests import row_digests
+from classifier.data.inputs import Chunk, Refused
 from classifier.data.parts import BACKUP, Part, Table
 from classifier.data.tables import Writer, explain_unreadable
 
@@ -65,3 +68,27 @@ def write_without(
     about |= {"refused": sum(fine), "content": hashlib.sha256(content).hexdigest()}
     batches.write_about(target, about)
     return keep, about
+
+
+def without_erased(chunk: Chunk, erased: Collection[str]) -> Chunk:
+    """Return the chunk without the rows that must never come back, and without their pixels."""
+    digests = [digest.tobytes().hex() for digest in row_digests(chunk.images)]
+    good = [row for row, digest in enumerate(digests) if digest not in erased]
+    refused = [
+        replace(row, image=None)
+        if row.image is not None and row_digests(row.image[None])[0].tobytes().hex() in erased
+        else row
+        for row in chunk.refused
+    ]
+    refused += [
+        Refused(what=chunk.names[row], reason="erased")
+        for row, digest in enumerate(digests)
+        if digest in erased
+    ]
+    return Chunk(
+        images=chunk.images[good],
+        labels=chunk.labels[good],
+        groups=[chunk.groups[row] for row in good],
+        names=[chunk.names[row] for row in good],
+        refused=refused,
+    )

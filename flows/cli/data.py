@@ -170,6 +170,7 @@ def _shown(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("refused", f"{found['refused']:,}"),
         *(("", f"{count:,} {reason}") for reason, count in found["reasons"].items()),
         ("check", " ".join([check.get("outcome", "none"), *check.get("why", [])])),
+        *([("", check["note"])] if check.get("note") else []),
         *(("", f"{name} {check[name]:.4g}") for name in ("auc", "p_value") if check.get(name)),
         ("artifact", f"{short(found['artifact'])}, {size(found['size'])}"),
         *(("rests on it", short(name)) for name in found["rests_on_it"]),

@@ -75,6 +75,7 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
             lines.append(
                 ("check", ". ".join([check["outcome"], " ".join(check["why"])]).strip(". "))
             )
+            lines += [("", check["note"])] if check["note"] else []
             if check["contradicted"] is not None:
                 share = f"{check['contradicted']:,} of {check['rows']:,} labels"
                 lines.append(("", f"the present model contradicts {share}"))
