@@ -8,6 +8,7 @@ import pytest
 
 from tests.flows import pictures
 
+pytestmark = pytest.mark.slow
 QUIET = "RETRAIN_QUIET_SECONDS"
 
 

@@ -11,6 +11,7 @@ from tests.conftest import Done, project_copy
 from tests.flows import pictures
 from tests.flows.running import STEPS
 
+pytestmark = pytest.mark.slow
 RECENT = (*STEPS, "evaluate-recent")
 
 
@@ -229,7 +230,6 @@ def corrected(folder):
     return story
 
 
-@pytest.mark.slow
 def test_corrected_labels_give_the_model_of_the_right_source(corrected):
     assert corrected.corrected == corrected.right
     assert corrected.corrected != corrected.wrong
@@ -239,14 +239,12 @@ def test_corrected_labels_give_the_model_of_the_right_source(corrected):
     assert corrected.answer["not_comparable"] == []
 
 
-@pytest.mark.slow
 def test_dropped_rows_give_the_model_of_a_source_without_them(corrected):
     assert corrected.dropped == corrected.less
     assert corrected.after[0]["train_rows"] == 397
     assert corrected.dropping.items() >= {"corrected": 0, "dropped": 3, "train": 3}.items()
 
 
-@pytest.mark.slow
 def test_a_corrected_test_row_makes_earlier_scores_not_comparable(corrected):
     sets = {run["test_set"] for run in (*corrected.first, *corrected.after)}
     assert len(sets) == 1
@@ -289,7 +287,6 @@ def checked(folder):
     return story
 
 
-@pytest.mark.slow
 def test_wrong_labels_are_named_broken_and_stop_the_training(checked):
     (batch,) = checked.broken["batches"]
     assert batch["check"]["outcome"] == "broken"
@@ -307,7 +304,6 @@ def test_wrong_labels_are_named_broken_and_stop_the_training(checked):
     assert set(checked.only_base["steps"].values()) == {"cached"}
 
 
-@pytest.mark.slow
 def test_a_batch_is_checked_once(checked):
     assert checked.broken["steps"]["check shifted"] == "ran"
     assert not [name for name in checked.again["steps"] if name.startswith("check")]
@@ -316,13 +312,11 @@ def test_a_batch_is_checked_once(checked):
     assert kinds == ["ingest", "check", "accept", "retract"]
 
 
-@pytest.mark.slow
 def test_an_accepted_batch_is_trained_on(checked):
     assert checked.accepted["status"] == "accepted: a new way to count"
     assert [batch["name"] for batch in checked.trained["batches"]] == ["shifted"]
 
 
-@pytest.mark.slow
 def test_drift_is_reported_and_stops_nothing(checked):
     (batch,) = checked.drifted["batches"]
     assert batch["check"]["outcome"] == "drift"
@@ -409,7 +403,6 @@ def toys(folder, server):
     return toys
 
 
-@pytest.mark.slow
 def test_a_renamed_class_retrains_nothing(toys):
     steps = toys.renamed["steps"]
     for name in ("download", "normalise", "train", "evaluate", "evaluate-recent"):
@@ -417,14 +410,12 @@ def test_a_renamed_class_retrains_nothing(toys):
     assert toys.renamed["model"] == toys.trained["model"]
 
 
-@pytest.mark.slow
 def test_an_appended_class_trains_again_and_keeps_older_batches(toys):
     assert toys.appended["steps"]["train"] == "ran"
     assert toys.appended["batches"] == toys.trained["batches"]
     assert toys.letters["accepted"] == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", ["reordered", "removed"])
 def test_reordered_or_removed_classes_are_refused_with_the_remedy(toys, change):
     for done in getattr(toys, change):
@@ -433,7 +424,6 @@ def test_reordered_or_removed_classes_are_refused_with_the_remedy(toys, change):
         assert "new ones at the end" in done.sentence
 
 
-@pytest.mark.slow
 def test_two_datasets_in_one_root_have_nothing_in_common(toys):
     assert toys.nothing == []
     assert toys.other["batch"] == "first"  # a name that the other one has too
