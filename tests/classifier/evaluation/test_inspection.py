@@ -15,7 +15,7 @@ from classifier.evaluation import inspection
 SHAPE = (4, 4)
 CLASSES = ("a", "b", "c", "d")
 KEYS = {
-    "outcome", "why", "rows", "counts", "usual_shares", "contradicted", "auc", "p_value",
+    "outcome", "why", "note", "rows", "counts", "usual_shares", "contradicted", "auc", "p_value",
     "label_p_value", "alpha", "class_aucs",
 }  # fmt: skip
 
