@@ -22,7 +22,6 @@ from PIL import Image
 from classifier import datasets
 from classifier.data import idx, inputs, tables
 
-MNIST = Path("/work/shared/mnist")
 Rows = tuple[np.ndarray, np.ndarray]
 Loop = Callable[[Path, inputs.Subject], Rows]
 
@@ -133,15 +132,16 @@ def _timed(run: Callable[[], Rows], seconds: list[float]) -> Callable[[], Rows]:
 
 def main() -> None:
     """Print a line for each form."""
-    from benchmarks import clock  # loads torch; a process that is started imports this module
+    from benchmarks import clock, data  # load torch; a process that starts imports this module
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2,000 rows, once")
-    parser.add_argument("--source", type=Path, default=MNIST, help="the four IDX files")
+    parser.add_argument("--source", type=Path, help="folder with the four IDX files")
     options = parser.parse_args()
     count, repeats = (2_000, 1) if options.quick else (20_000, 3)
-    images = idx.read(options.source / "train-images-idx3-ubyte.gz")[:count]
-    labels = idx.read(options.source / "train-labels-idx1-ubyte.gz")[:count]
+    with tempfile.TemporaryDirectory() as folder:
+        raw = data.raw(Path(folder), "mnist", options.source)
+    images, labels = raw["train-images"][:count], raw["train-labels"][:count]
     mnist = datasets.load("mnist")
     subject = inputs.Subject(
         dataset="mnist", shape=(28, 28), classes=tuple("0123456789"), prepare=mnist.prepare
