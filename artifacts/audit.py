@@ -137,7 +137,7 @@ def _find(digest: str) -> Artifact | None:
 
 
 def _evict_with_descendants(record: Record, why: str) -> None:
-    for bad in (record, *lineage.descendants(record.artifact.digest)):
+    for bad in (record, *lineage.descendants([record.artifact.digest])):
         with lock(bad.key):
             records.evict(bad.key, why)
 

@@ -221,12 +221,12 @@ def _under(prefix: str, components: KeyComponents) -> dict[str, Any]:
 
 def differences(old: KeyComponents, new: KeyComponents) -> list[str]:
     """Say what changed from one key to another; code and versions come last."""
+    old, new = ({n: v for n, v in each.items() if v != []} for each in (old, new))  # as if absent
     names = [name for name in new | old if name not in ANNOTATIONS]
     return [
         _describe_change(name, old.get(name), new.get(name))
         for name in sorted(names, key=lambda name: name.startswith(CODE))
-        if (old.get(name) or None) != (new.get(name) or None)  # no list is an empty one
-        or (name in old and name in new and old[name] != new[name])
+        if old.get(name) != new.get(name)
     ]
 
 

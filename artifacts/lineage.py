@@ -1,7 +1,7 @@
 """Lineage: where an artifact came from, and for which code it counts."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,11 +146,11 @@ def with_present_code(old: KeyComponents, rule: KeyRule) -> KeyComponents | None
     return new if keys.same_but_for_code(old, new) else None
 
 
-def descendants(digest: str, *, without: Collection[str] = ()) -> list[Record]:
-    """Return the records of all that was made from this artifact, directly or not.
+def descendants(digests: Iterable[str], *, without: Collection[str] = ()) -> list[Record]:
+    """Return the records of all that was made from these artifacts, directly or not.
 
     Args:
-        digest: of the artifact.
+        digests: of the artifacts.
         without: steps that only look at an artifact, and whose results do not rest on it.
     """
     by_input: dict[str, list[Record]] = defaultdict(list)
@@ -159,7 +159,7 @@ def descendants(digest: str, *, without: Collection[str] = ()) -> list[Record]:
             for made_from in set(keys.inputs(record.components()).values()):
                 by_input[made_from].append(record)
     found: dict[str, Record] = {}
-    waiting = [digest]
+    waiting = list(digests)
     while waiting:
         for record in by_input[waiting.pop()]:
             if record.key not in found:

@@ -1,7 +1,7 @@
 """Models on disk: a folder of weights.safetensors, model.json and history.json; nothing pickled."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
-from torch import nn
+from torch import Tensor, nn
 
 from classifier import datasets
 from classifier.errors import InputError
@@ -83,12 +83,34 @@ def predict(model: Model, images: np.ndarray, device: torch.device) -> np.ndarra
     Raises:
         InputError: the images have another shape than the model was trained on.
     """
+    return in_parts(model, images, device, lambda network, part: network(part).softmax(1))
+
+
+def in_parts(
+    model: Model,
+    images: np.ndarray,
+    device: torch.device,
+    of_part: Callable[[nn.Module, Tensor], Tensor],
+) -> np.ndarray:
+    """Return what a function makes of the images, a bounded number at a time.
+
+    The network stays on `device`, in eval mode.
+
+    Args:
+        model: whose network is used.
+        images: float32 [N, *shape] in 0..1.
+        device: where it runs.
+        of_part: (network, images [n, *shape] on the device) -> a tensor [n, ...].
+
+    Raises:
+        InputError: the images have another shape than the model was trained on.
+    """
     if images.shape[1:] != model.shape:
         raise InputError(f"The images are {images.shape[1:]}, but the model is for {model.shape}.")
     network = model.network.to(device).eval()
     with torch.inference_mode():
         parts = torch.from_numpy(images).split(EVALUATION_ROWS)
-        return torch.cat([network(x.to(device)).softmax(1).cpu() for x in parts]).numpy()
+        return torch.cat([of_part(network, part.to(device)).cpu() for part in parts]).numpy()
 
 
 EVALUATION_ROWS = 2_000  # so that memory does not grow with the rows

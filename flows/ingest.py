@@ -104,6 +104,6 @@ def look(
         result = check(
             batch.artifact, base, model, trained_on, parts, dataset, drift, device, names
         )
-        record_check(dataset, batch, result, stop_at_drift=drift.stop)
+        record_check(dataset, batch, result)
         found[f"check {batch.name}"] = result
     return found

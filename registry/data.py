@@ -1,11 +1,12 @@
 """What data a dataset has now: its batches, corrections and erasures, folded from the log."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from artifacts.artifact import Artifact
-from artifacts.errors import ArgumentError
+from artifacts.artifact import Artifact, find_damage
+from artifacts.errors import ArgumentError, InputError
 from registry import log
 from registry.log import Event
 
@@ -91,6 +92,39 @@ class Data:
 def patch(digest: str) -> Artifact:
     """Return the artifact of corrections."""
     return Artifact(kind=PATCHES, digest=digest, size=0)
+
+
+def corrections(patches: Iterable[Artifact]) -> dict[str, int]:
+    """Return the label of each corrected row, by digest; -1 for one that does not count.
+
+    Args:
+        patches: in order: a later one counts.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    labels: dict[str, int] = {}
+    for each in patches:
+        if damage := find_damage(each):
+            raise InputError(f"The corrections {each} are damaged ({damage}): restore a backup.")
+        labels |= each.read_json("patch.json")["labels"]
+    return labels
+
+
+def problems() -> list[dict[str, str]]:
+    """Say what is damaged or missing of what the log names, as `cache verify` does."""
+    try:
+        names = log.datasets()
+    except InputError as error:
+        return [{"what": "store/log", "problem": str(error)}]
+    found = []
+    for now in map(current, names):
+        there = (*(batch.artifact for batch in now.batches), *map(patch, now.patches))
+        for artifact in there:
+            if not artifact.path.is_dir():  # a damaged one is found with all that stays
+                problem = f"{artifact} is missing: ingest its files again, or restore a backup"
+                found.append({"what": f"store/artifacts/{artifact.name}", "problem": problem})
+    return found
 
 
 def current(dataset: str) -> Data:

@@ -73,10 +73,18 @@ def events(dataset: str) -> list[Event]:
     Raises:
         InputError: an event is missing or cannot be read, so that what holds now is not known.
     """
+    return [event for event in _everything() if event.dataset == dataset]
+
+
+def datasets() -> list[str]:
+    """Return the datasets that the log is about; raises as `events`."""
+    return sorted({event.dataset for event in _everything()})
+
+
+def _everything() -> list[Event]:
     # Not the listed ones: a listing may miss a file that was made while it was read.
     with explain_write_errors(layout.root()):  # such as a name that is too long
-        found = [_read(number) for number in range(1, max(_numbers(), default=0) + 1)]
-    return [event for event in found if event.dataset == dataset]
+        return [_read(number) for number in range(1, max(_numbers(), default=0) + 1)]
 
 
 def _numbers() -> list[int]:

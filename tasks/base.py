@@ -1,7 +1,14 @@
-"""The published rows that were used last; found without Prefect."""
+"""The published rows that were used last, and what rows must be like; found without Prefect."""
+
+from typing import TYPE_CHECKING
 
 from artifacts import keys, records
 from artifacts.artifact import Artifact, find_damage
+from artifacts.errors import InputError
+from classifier import datasets
+
+if TYPE_CHECKING:
+    from classifier.data.inputs import Subject
 
 
 def last_base(dataset: str) -> Artifact | None:
@@ -12,3 +19,44 @@ def last_base(dataset: str) -> Artifact | None:
         if not limited and find_damage(record.artifact) is None:
             return record.artifact
     return None
+
+
+def known_base(dataset: str) -> Artifact:
+    """Return the same.
+
+    Raises:
+        InputError: there is none.
+    """
+    base = last_base(dataset)
+    if base is None:
+        raise InputError(f"{dataset} has no published rows here yet: train or ingest first.")
+    return base
+
+
+def class_names(dataset: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what labels of the classes `before` are called now.
+
+    Raises:
+        InputError: the classes were reordered, or one was removed.
+    """
+    now = datasets.load(dataset).classes or before
+    datasets.check_classes(dataset, before, now)
+    return now
+
+
+def subject_of(dataset: str, base: Artifact) -> "Subject":
+    """Return what new rows must be: like the published ones, in the classes declared now.
+
+    Raises:
+        InputError: as `class_names`.
+    """
+    from classifier.data.inputs import Subject
+    from classifier.data.parts import official
+
+    description = official(base.path).description
+    return Subject(
+        dataset=dataset,
+        shape=description.shape,
+        classes=class_names(dataset, description.classes),
+        prepare=datasets.load(dataset).prepare,
+    )

@@ -86,6 +86,8 @@ def check(
         checks_a_year=drift.checks_a_year,
         most_rows=MOST_ROWS,
     )
+    if drift.stop and verdict["outcome"] == "drift":
+        verdict["outcome"] = "broken"
     with draft() as new:
         text = json.dumps(verdict, indent=2) + "\n"
         (new.folder / "check.json").write_text(text, encoding="utf-8")
@@ -131,11 +133,9 @@ def present_model(base: Artifact, dataset: str) -> tuple[Artifact, Artifact] | N
     return None
 
 
-def record_check(dataset: str, batch: Batch, found: Artifact, *, stop_at_drift: bool) -> None:
+def record_check(dataset: str, batch: Batch, found: Artifact) -> None:
     """Write what the look at a batch found into the log; nothing if that is there already."""
     about = found.read_json("check.json")
-    if stop_at_drift and about["outcome"] == "drift":
-        about["outcome"] = "broken"
     kept = ("outcome", "why", "note", "contradicted", "auc", "p_value", "label_p_value", "alpha")
     chosen = {name: about[name] for name in kept}
     with lock(f"check/{dataset}"):  # two ingests at once may both have looked

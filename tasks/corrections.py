@@ -8,10 +8,9 @@ from typing import Any
 
 from artifacts import artifact, layout
 from artifacts.errors import InputError
-from classifier import datasets
 from registry import data, log
 from tasks import holdings
-from tasks.base import last_base
+from tasks.base import known_base, subject_of
 
 DROP = "drop"
 
@@ -26,7 +25,7 @@ def correct(dataset: str, file: Path, why: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, a label is no class, or no row has that digest.
     """
-    names = _names(dataset)
+    names = subject_of(dataset, known_base(dataset)).classes
     labels: dict[str, int] = {}
     for line, digest, label in _lines(file):
         if label != DROP and label not in names:
@@ -49,7 +48,7 @@ def correct(dataset: str, file: Path, why: str) -> dict[str, Any]:
         text = json.dumps({"format": 1, "labels": dict(sorted(labels.items()))}, indent=1)
         (new.folder / "patch.json").write_text(text + "\n", encoding="utf-8")
     log.append("correct", dataset, patch=new.artifact.digest, why=why)
-    splits = [split for found in affected.values() for split in found]
+    splits = [split for found in affected.values() for split in found]  # a row may be in several
     return {
         "patch": new.artifact.name,
         "corrected": sum(label >= 0 for label in labels.values()),
@@ -74,37 +73,27 @@ def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
                     f"{', '.join(map(str, reader.fieldnames or ())) or 'none'}."
                 )
             for row in reader:
-                digest, label = (str(row[name] or "").strip() for name in ("digest", "label"))
+                digest = str(row["digest"] or "").strip().lower()
+                label = str(row["label"] or "").strip()
                 if not layout.SHA_256.fullmatch(digest):
                     raise InputError(
                         f"{file}, line {reader.line_num}: {digest!r} is no digest of a row: that "
                         "is 64 hexadecimal digits."
                     )
                 yield reader.line_num, digest, label
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read as CSV: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} is no CSV in UTF-8 ({error}): save it as one.") from error
 
 
-def _names(dataset: str) -> tuple[str, ...]:
-    from classifier.data.parts import official
-
-    base = last_base(dataset)
-    if names := datasets.load(dataset).classes:
-        return names
-    if base is None:
-        raise InputError(f"{dataset} has no published rows here yet: train or ingest first.")
-    return official(base.path).description.classes
-
-
-def _affected(dataset: str, labels: dict[str, int]) -> dict[str, list[str]]:
+def _affected(dataset: str, labels: dict[str, int]) -> dict[str, set[str]]:
     """Return the splits in which each digest occurs."""
-    found: dict[str, list[str]] = {}
-    sources: list[str | None] = [None] if last_base(dataset) else []
-    sources += [batch.name for batch in data.current(dataset).batches]
-    for name in sources:
+    found: dict[str, set[str]] = {}
+    for name in (None, *(batch.name for batch in data.current(dataset).batches)):
         for row in holdings.rows(dataset, name, None):
             if row["digest"] in labels:
-                found.setdefault(row["digest"], []).append(row["split"])
+                found.setdefault(row["digest"], set()).add(row["split"])
     return found
 
 

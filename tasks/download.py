@@ -41,11 +41,12 @@ def asked_at(dataset: str) -> str | None:
     declared = datasets.load(dataset)
     if local_source() or declared.digests or not declared.sources:
         return None
+    there = records.everything(f"{download.rule.step}/{dataset}")
+    asked = [keys.parameters(record.components()).get("asked") for record in there]
+    last = max(filter(None, asked), default=None)  # of one length and zone, so in order of time
     now = datetime.now(UTC)
-    for record in records.everything(f"{download.rule.step}/{dataset}"):
-        asked = keys.parameters(record.components()).get("asked")
-        if asked and now - datetime.fromisoformat(asked) < declared.fresh_for:
-            return str(asked)
+    if last and now - datetime.fromisoformat(last) < declared.fresh_for:
+        return str(last)
     return now.isoformat(timespec="seconds")
 
 

@@ -13,12 +13,13 @@ from artifacts import artifact, inventory, layout, lineage, pruning, runs
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
+from artifacts.inventory import Entry
 from artifacts.locks import lock
 from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
 from tasks import incoming, row_holders
-from tasks.base import last_base
+from tasks.base import last_base, subject_of
 from tasks.batch_names import names_of
 from tasks.errors import INPUT_ERRORS
 from tasks.ingest import staging_of
@@ -40,14 +41,9 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
         ArgumentError: there is no digest, one is none, or there is no reason.
         InputError: nothing here has such rows, or something cannot be read.
     """
-    wanted = _wanted(digests, why)
-    held = lock(f"ingest/{dataset}")
-    held.acquire(f"erasure in {dataset}")
-    try:
-        with explain_write_errors(layout.root()):
-            return _erase(dataset, wanted, why)
-    finally:
-        held.release()
+    wanted = _wanted([digest.lower() for digest in digests], why)
+    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"):
+        return _erase(dataset, wanted, why)
 
 
 def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
@@ -62,7 +58,8 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 
 
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
-    in_cache = (holder for kind in HOLDING for holder in row_holders.cached(dataset, kind))
+    there = inventory.entries()
+    in_cache = row_holders.cached(there, dataset, HOLDING)
     found = {
         holder: rows
         for holder in (*row_holders.batches_of(dataset), *in_cache)
@@ -70,20 +67,20 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     }
     held = [holder for holder in found if holder.kind == data.BATCHES]
     digests = {holder.digest for holder in found} | _former(dataset, held)
-    made = [record for digest in digests for record in lineage.descendants(digest)]
+    made = lineage.descendants(digests)
     names = {batch.name for batch in data.current(dataset).batches if batch.digest in digests}
-    showing = _showing(made)
+    showing = _showing(there, made)
     shown_in = showing | {holder.name for holder in found}
     notes = _notes(found)
     removed = {"rows in incoming files": _erase_incoming(dataset, wanted, notes)}
-    traced = {entry.name for entry in inventory.entries()}
+    traced = {entry.name for entry in there}
     removed["pictures of reports"] = _cover_reports(dataset, wanted, shown_in, traced, names)
     here = last_base(dataset) is not None  # without published rows nobody knows what they held
     if here and not (any(removed.values()) or found or wanted <= data.current(dataset).erased):
         raise InputError(f"No row of {dataset} here has one of these digests.")
     removed["checkpoints"] = _remove_checkpoints(dataset)
     going = {holder.name for holder in found if holder not in held} | showing
-    removed["artifacts of the cache"] = _remove_cached(going)
+    removed["artifacts of the cache"] = _remove_cached(there, going)
     known = {batch.digest for batch in data.current(dataset).batches}
     renewed = {
         holder.digest: row_holders.rewrite(holder, wanted, dataset)
@@ -110,9 +107,9 @@ def _former(dataset: str, held: Collection[Artifact]) -> set[str]:
     return {old for batch in there if batch.digest in digests for old in batch.former}
 
 
-def _showing(made: Iterable[Record]) -> set[str]:
+def _showing(there: Iterable[Entry], made: Iterable[Record]) -> set[str]:
     """Return the names of the artifacts that may show rows, or whose origin is lost."""
-    found = {e.name for e in inventory.entries() if e.artifact and not e.records}
+    found = {entry.name for entry in there if entry.artifact and not entry.records}
     found |= {record.artifact.name for record in made}
     return {name for name in found if name.partition("/")[0] in SHOWING}
 
@@ -136,8 +133,6 @@ def _erase_incoming(dataset: str, wanted: frozenset[str], notes: list[str]) -> i
 
 
 def _subject(dataset: str) -> "Subject | None":
-    from tasks.ingest import subject_of
-
     base = last_base(dataset)
     if base is not None:
         return subject_of(dataset, base)
@@ -154,8 +149,8 @@ def _subject(dataset: str) -> "Subject | None":
     )
 
 
-def _remove_cached(names: Collection[str]) -> int:
-    going = [entry for entry in inventory.entries() if entry.name in names]
+def _remove_cached(there: Iterable[Entry], names: Collection[str]) -> int:
+    going = [entry for entry in there if entry.name in names]
     for entry in going:
         inventory.remove(entry, WHY)
     return len(going)

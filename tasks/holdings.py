@@ -1,34 +1,53 @@
 """Holdings: what data a dataset has, and what changes that."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from artifacts import lineage, runs
+from artifacts import keys, layout, lineage, records, runs
 from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
+from artifacts.files import explain_write_errors
 from artifacts.locks import lock
-from classifier import datasets
 from registry import data, log
 from registry.data import Batch
-from tasks.base import last_base
+from tasks.base import class_names, known_base
 
 #: Steps that look at a batch, and whose results do not rest on it.
 LOOKING = ("manifest", "check")
 
 
-def row(batch: Batch) -> dict[str, Any]:
-    """Return a batch as a line of a list, JSON-ready."""
+def listed(dataset: str) -> list[dict[str, Any]]:
+    """Return all batches, JSON-ready, in order."""
+    return [row(dataset, batch) for batch in data.current(dataset).batches]
+
+
+def row(dataset: str, batch: Batch) -> dict[str, Any]:
+    """Return a batch as a line of a list, JSON-ready.
+
+    `left_out` is how many of its good rows do not count in the manifest that was used last; None
+    where none has the batch.
+    """
     return {
         "batch": batch.name,
         "status": _status(batch),
         "train": batch.about["train"],
         "recent": batch.about["recent"],
+        "left_out": _left_out(dataset, batch),
         "refused": batch.about["refused"],
         "at": batch.at,
         "artifact": batch.artifact.name,
         "size": batch.artifact.size,
     }
+
+
+def _left_out(dataset: str, batch: Batch) -> int | None:
+    there = records.everything(f"manifest/{dataset}")
+    used = [record for record in there if batch.digest in keys.inputs(record.components()).values()]
+    if not used:
+        return None
+    last = max(used, key=lambda record: record.last_used)
+    return int(last.artifact.metadata["left_out"].get(batch.digest, 0))
 
 
 def _status(batch: Batch) -> str:
@@ -54,11 +73,11 @@ def show(dataset: str, name: str) -> dict[str, Any]:
     batch = data.current(dataset).batch(name)
     folder = _intact(batch)
     there = batches.read_rows(folder)
-    names = _class_names(dataset, batches.read_classes(folder))
+    names = class_names(dataset, batches.read_classes(folder))
     counts = np.bincount(there.labels, minlength=len(names)).tolist()
     reasons = Counter(batches.read_reasons(folder))
     resting = resting_on(batch)
-    return row(batch) | {
+    return row(dataset, batch) | {
         "counts": dict(zip(names, counts, strict=True)),
         "reasons": dict(reasons.most_common()),
         "check": batch.check,
@@ -73,12 +92,8 @@ def _used(steps: list[dict[str, Any]], names: list[str]) -> bool:
 
 def resting_on(batch: Batch) -> list[str]:
     """Return the names of all artifacts that were made from the batch, models first."""
-    digests = (batch.digest, *batch.former)
-    names = {
-        record.artifact.name
-        for digest in digests
-        for record in lineage.descendants(digest, without=LOOKING)
-    }
+    made = lineage.descendants((batch.digest, *batch.former), without=LOOKING)
+    names = {record.artifact.name for record in made}
     return sorted(names, key=lambda name: (not name.startswith("models/"), name))
 
 
@@ -95,51 +110,39 @@ def rows(dataset: str, name: str | None, split: str | None) -> Iterator[dict[str
     from classifier.data.digests import row_digests
     from classifier.data.parts import official
 
-    corrected = corrections(dataset)
+    now = data.current(dataset)
+    corrected = data.corrections(map(data.patch, now.patches))
     if name is not None:
-        batch = data.current(dataset).batch(name)
+        batch = now.batch(name)
         folder = _intact(batch)
         there = batches.read_rows(folder)
-        names = _class_names(dataset, batches.read_classes(folder))
+        names = class_names(dataset, batches.read_classes(folder))
         splits = [batches.SPLITS[int(recent)] for recent in there.recent]
         found = zip(there.digests, there.labels.tolist(), splits, strict=True)
-        yield from _listed(found, names, corrected, split)
+        yield from _listed(found, names, corrected, split, now.erased)
         return
-    base = last_base(dataset)
-    if base is None:
-        raise InputError(f"{dataset} has no published rows here yet: train or ingest first.")
+    base = known_base(dataset)
     for half in ("train", "test"):
         if split in {None, half}:
             table = official(base.path, half)
-            names = _class_names(dataset, table.description.classes)
+            names = class_names(dataset, table.description.classes)
             for images, labels in table.chunks():
                 found = zip(row_digests(images), labels.tolist(), [half] * len(labels), strict=True)
-                yield from _listed(found, names, corrected, split)
-
-
-def _class_names(dataset: str, before: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what labels of the classes `before` are called now; raises as `check_classes`."""
-    now = datasets.load(dataset).classes or before
-    datasets.check_classes(dataset, before, now)
-    return now
+                yield from _listed(found, names, corrected, split, now.erased)
 
 
 def _listed(
-    found: Any, names: tuple[str, ...], corrected: dict[str, int], split: str | None
+    found: Any,
+    names: tuple[str, ...],
+    corrected: dict[str, int],
+    split: str | None,
+    erased: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     for digest, label, half in found:
         text = digest.tobytes().hex()
         number = corrected.get(text, label)
-        if split in {None, half}:
+        if split in {None, half} and text not in erased:
             yield {"digest": text, "label": names[number] if number >= 0 else "drop", "split": half}
-
-
-def corrections(dataset: str) -> dict[str, int]:
-    """Return the corrected label of each row, by digest; -1 for one that does not count."""
-    found: dict[str, int] = {}
-    for digest in data.current(dataset).patches:
-        found |= data.patch(digest).read_json("patch.json")["labels"]
-    return found
 
 
 def retract(dataset: str, name: str, why: str) -> dict[str, Any]:
@@ -181,13 +184,10 @@ def accept(dataset: str, name: str, why: str) -> dict[str, Any]:
 def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
     if not why.strip():
         raise ArgumentError("--why is empty: say why, for those who read the log later.")
-    held = lock(f"ingest/{dataset}")  # so that no erasure gives the batch another digest meanwhile
-    held.acquire(f"{kind} of {batch.name}")
-    try:
+    # Under the lock, no erasure gives the batch another digest meanwhile.
+    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"):
         log.append(kind, dataset, batch=data.current(dataset).batch(batch.name).digest, why=why)
-    finally:
-        held.release()
-    return row(data.current(dataset).batch(batch.name))
+    return row(dataset, data.current(dataset).batch(batch.name))
 
 
 def _intact(batch: Batch) -> Any:

@@ -14,8 +14,8 @@ from prefect.logging import get_run_logger
 from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.files import write_atomically
-from classifier import datasets
 from classifier.errors import InputError
+from tasks.base import subject_of
 from tasks.ingest import Intake, ingest
 
 QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
@@ -51,8 +51,7 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
         What became of each, and the names of those that are still being written.
     """
     said = get_run_logger()
-    classes = datasets.load(dataset).classes or official_classes(base)
-    found, waiting = new_deliveries(dataset, classes)
+    found, waiting = new_deliveries(dataset, subject_of(dataset, base).classes)
     for name in waiting:
         said.info("%s is still being written: it is left for the next run", name)
     if not found and not waiting:
@@ -63,18 +62,10 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
             taken.append(ingest(dataset, delivery.paths, None, base))
         except InputError as error:  # about the files; a full disk, say, ends the run
             said.warning("%s was not taken in: %s", delivery.name, error)
-            taken.append(
-                Intake(refused=[{"what": delivery.name, "reason": str(error)}], refused_rows=1)
-            )
+            refused = [{"what": delivery.name, "reason": str(error)}]
+            taken.append(Intake(delivery=delivery.name, refused=refused, refused_rows=1))
         remember(dataset, delivery)
     return taken, waiting
-
-
-def official_classes(base: Artifact) -> tuple[str, ...]:
-    """Return the names of the classes in the published rows."""
-    from classifier.data.parts import official
-
-    return official(base.path).description.classes
 
 
 def new_deliveries(dataset: str, classes: tuple[str, ...]) -> tuple[list[Delivery], list[str]]:

@@ -22,7 +22,9 @@ from classifier.errors import ArgumentError, InputError
 from registry import data, log
 from registry.data import Batch
 from reporting import progress
+from tasks.base import subject_of
 from tasks.batch_names import keep_names
+from tasks.commands import data_command
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Chunk, Refused, Subject
@@ -37,6 +39,7 @@ class Intake:
     """What became of the rows of one ingest.
 
     Fields:
+        delivery: what was read: a name for people.
         batch: into which the good ones went; None if there is none.
         is_new: whether it was not there before.
         good: number of good rows.
@@ -45,6 +48,7 @@ class Intake:
         pictures: pixels and reason of the first of them that have any.
     """
 
+    delivery: str
     batch: Batch | None = None
     is_new: bool = False
     good: int = 0
@@ -84,6 +88,7 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
         InputError: a path cannot be used, or changes while it is read.
     """
     from classifier.data import staged
+    from classifier.data.batches import check_fits
     from classifier.data.inputs import plan
     from classifier.data.parts import official
 
@@ -92,6 +97,9 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
     subject = subject_of(dataset, base)
     with _alone(dataset):
         name = free_name(dataset, name, paths)
+        for batch in data.current(dataset).live:  # or none of them could be trained on
+            if find_damage(batch.artifact) is None:
+                check_fits(batch.artifact.path, batch.name, subject.shape, subject.classes)
         jobs = plan(paths, subject)
         code = json.dumps([_code(Path(__file__)), _code(datasets.declared()[dataset][1])])
         staging = staging_of(dataset, staged.key_of(jobs, subject, code))
@@ -116,8 +124,9 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
         said.warning("no row of %s is good: nothing was taken in", name)
     elif taken.batch.retracted is not None:
         said.warning(
-            "batch %s holds the same rows, but is retracted: `./run data restore` brings it back",
+            "batch %s holds the same rows, but is retracted: %s brings it back",
             taken.batch.name,
+            data_command("restore", taken.batch.name, dataset),
         )
     elif not taken.is_new:
         said.info("batch %s holds the same rows: nothing new", taken.batch.name)
@@ -139,7 +148,7 @@ def _take(
 ) -> Intake:
     from classifier.data import batches, erasure
 
-    taken = Intake()
+    taken = Intake(delivery=name)
     now = data.current(dataset)
     known = {batch.content: batch for batch in now.batches}
     erased = now.erased
@@ -158,15 +167,19 @@ def _take(
         names.open("w", encoding="utf-8") as file,
     ):
         about = batches.write(new.folder, counted(file), description)
-        is_new = taken.good > 0 and about["content"] not in known
-        if not is_new:
+        there = known.get(about["content"]) if taken.good else None
+        is_new = taken.good > 0 and there is None
+        is_lost = there is not None and find_damage(there.artifact) is not None
+        if not (is_new or is_lost):
             new.discard()
-        elif name in {batch.name for batch in now.batches}:
+        elif is_new and name in {batch.name for batch in now.batches}:
             raise ArgumentError(
                 f"--batch is {name!r}: there is one of that name, with other rows. Choose another."
             )
+    taken.batch = there
+    if is_lost and there is not None:
+        _restored(there, new.artifact)
     if not is_new:
-        taken.batch = known.get(about["content"]) if taken.good else None
         return taken
     keep_names(new.artifact.digest, names)
     counts = {key: about[key] for key in ("train", "recent", "refused")}
@@ -183,6 +196,20 @@ def _take(
     taken.is_new = True
     _warn_of_retracted(dataset, taken.batch)
     return taken
+
+
+def _restored(lost: Batch, written: Artifact) -> None:
+    """Say that a lost or damaged batch is whole again.
+
+    Raises:
+        InputError: other versions of the packages write other bytes, so that it is not.
+    """
+    if written.digest != lost.digest:
+        raise InputError(
+            f"Batch {lost.name} is damaged, and its files give other bytes than they gave then, "
+            "as with another version of pyarrow: restore it from a backup."
+        )
+    get_run_logger().info("batch %s was damaged and is whole again", lost.name)
 
 
 def _warn_of_retracted(dataset: str, batch: Batch) -> None:
@@ -234,24 +261,6 @@ def free_name(dataset: str, name: str | None, paths: Sequence[Path]) -> str:
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in first)
     stem = stem.strip("._-")[:70] or "batch"
     return next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, 10**6))) if n not in taken)
-
-
-def subject_of(dataset: str, base: Artifact) -> "Subject":
-    """Return what new rows must be: like the published ones, in the classes declared now.
-
-    Raises:
-        InputError: the classes were reordered, or one was removed.
-    """
-    from classifier.data.inputs import Subject
-    from classifier.data.parts import official
-
-    description = official(base.path).description
-    declared = datasets.load(dataset)
-    classes = declared.classes or description.classes
-    datasets.check_classes(dataset, description.classes, classes)
-    return Subject(
-        dataset=dataset, shape=description.shape, classes=classes, prepare=declared.prepare
-    )
 
 
 @contextmanager

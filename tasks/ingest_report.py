@@ -62,6 +62,7 @@ def report(
 
 def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) -> dict[str, Any]:
     about: dict[str, Any] = {
+        "delivery": intake.delivery,
         "batch": intake.batch.name if intake.batch else None,
         "accepted": 0,
         "recent_test": 0,
@@ -70,7 +71,12 @@ def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) 
         "check": None,
         "pictured": [_digest(image) for image, _ in intake.pictures],
     }
-    if intake.batch is None or not intake.is_new:
+    if intake.batch is None:
+        return about
+    if found := results.get(f"check {intake.batch.name}"):
+        check = found.read_json("check.json")
+        about["check"] = {name: check[name] for name in WHAT_COUNTS}
+    if not intake.is_new:
         return about
     parts = manifest.read_json("manifest.json")["parts"]
     mine = [part for part in parts if part["digest"] == intake.batch.digest]
@@ -79,9 +85,6 @@ def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) 
     left_out = _left_out(manifest, intake.batch.digest)
     about["refused"] = (about["refused"] + left_out)[:LISTED]
     about["refused_rows"] += len(left_out)
-    if found := results.get(f"check {intake.batch.name}"):
-        check = found.read_json("check.json")
-        about["check"] = {name: check[name] for name in WHAT_COUNTS}
     return about
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from artifacts.artifact import Artifact
 from artifacts.step import draft
+from registry import data
 from tasks.step import step
 
 
@@ -27,25 +28,25 @@ def manifest(
         classes: names that it declares, by label; None where they are read from the files.
 
     Raises:
-        InputError: the classes of the rows were reordered, or one was removed.
+        InputError: a batch has another shape, or classes were reordered or removed.
     """
     from classifier.data import combine
-    from classifier.data.batches import read_classes
+    from classifier.data.batches import check_fits
     from classifier.data.parts import official
     from classifier.datasets import check_classes
 
-    known = official(base.path).description.classes
-    for names in (known, *(read_classes(batch.path) for batch in batches)):
-        check_classes(dataset, names, classes or known)
-    corrections: dict[str, int] = {}
-    for patch in patches:
-        corrections |= patch.read_json("patch.json")["labels"]
+    published = official(base.path).description
+    names = classes or published.classes
+    check_classes(dataset, published.classes, names)
+    for batch in batches:
+        name = batch.metadata.get("name", str(batch))
+        check_fits(batch.path, name, published.shape, names)
     made = combine.combine(
         combine.Source(kind=base.kind, digest=base.digest, folder=base.path),
         [combine.Source(kind=b.kind, digest=b.digest, folder=b.path) for b in batches],
-        corrections,
+        data.corrections(patches),
         frozenset(erased),
-        classes=len(classes or known),
+        classes=len(names),
     )
     with draft() as new:
         made.write(new.folder)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from artifacts.artifact import Artifact
+from artifacts.artifact import Artifact, find_damage
+from artifacts.errors import InputError
 from registry import data
+from tasks.commands import data_command
 from tasks.errors import BrokenData
 
 
@@ -32,17 +34,24 @@ def new_data(dataset: str, *, only_base: bool = False, broken_too: bool = False)
 
     Raises:
         BrokenData: a batch was found broken, and nobody accepted or retracted it.
-        InputError: the log is damaged.
+        InputError: the log or a batch is damaged.
     """
     now = data.current(dataset)
     if only_base:
         return NewData(erased=sorted(now.erased))
     for batch in now.live:
+        if damage := find_damage(batch.artifact):
+            retract = data_command("retract", batch.name, dataset, "--why …")
+            raise InputError(
+                f"Batch {batch.name} of {dataset} cannot be used ({damage}): ingest its files "
+                f"again, restore it from a backup, or type {retract}."
+            )
         if batch.broken and batch.check and not broken_too:
+            show = data_command("show", batch.name, dataset)
+            accept = data_command("accept", batch.name, dataset, "--why …")
             raise BrokenData(
                 f"Batch {batch.name} of {dataset} is broken. {' '.join(batch.check['why'])} "
-                f"Look at it with `./run data show {batch.name}`, then retract it, or accept it "
-                "with --why."
+                f"Look at it with {show}, then retract it, or accept it with {accept}."
             )
     return NewData(
         batches=[batch.artifact for batch in now.live],

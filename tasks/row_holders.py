@@ -1,26 +1,39 @@
 """Where rows lie: batches that stay, and the raw files and tables of the cache."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from artifacts import artifact, inventory, layout
-from artifacts.artifact import Artifact
+from artifacts.artifact import Artifact, find_damage
+from artifacts.errors import InputError
+from artifacts.inventory import Entry
 from registry import data
 from tasks.batch_names import keep_names, names_of
 from tasks.errors import INPUT_ERRORS
 
 
 def batches_of(dataset: str) -> Iterator[Artifact]:
-    """Yield every batch of the dataset that lies there, also one that no event names."""
+    """Yield every batch of the dataset that lies there, also one that no event names.
+
+    Raises:
+        InputError: a batch is damaged.
+    """
     for holder in inventory.permanent():
-        if holder.kind == data.BATCHES and holder.read_json("batch.json")["dataset"] == dataset:
+        if holder.kind != data.BATCHES:
+            continue
+        if damage := find_damage(holder):
+            raise InputError(
+                f"{holder.path} is damaged ({damage}), so what it holds is not known: restore it "
+                "from a backup, ingest its files again, or remove the folder."
+            )
+        if holder.read_json("batch.json")["dataset"] == dataset:
             yield holder
 
 
-def cached(dataset: str, kind: str) -> Iterator[Artifact]:
+def cached(there: Iterable[Entry], dataset: str, kinds: Collection[str]) -> Iterator[Artifact]:
     """Yield the artifacts of the cache that hold rows of the dataset, or may."""
-    for entry in inventory.entries():
-        if entry.artifact is None or entry.artifact.kind != kind:
+    for entry in there:
+        if entry.artifact is None or entry.artifact.kind not in kinds:
             continue
         groups = {record.place.partition("/")[2] for record in entry.records}
         if not groups or dataset in groups:
@@ -28,16 +41,10 @@ def cached(dataset: str, kind: str) -> Iterator[Artifact]:
 
 
 def rows_or_damaged(holder: Artifact, wanted: frozenset[str]) -> int:
-    """Return how many of the rows the artifact holds; 1 for a damaged one of the cache.
-
-    Raises:
-        InputError: a batch is damaged, so that it cannot be written anew.
-    """
+    """Return how many of the rows the artifact holds; 1 for a damaged one, which goes too."""
     try:
         return _rows_in(holder, wanted)
     except INPUT_ERRORS:
-        if holder.kind == data.BATCHES:
-            raise
         return 1
 
 

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from classifier.data.digests import SIZE, row_digests
 from classifier.data.parts import BACKUP, Part, Table
 from classifier.data.tables import Description, Writer, explain_unreadable
+from classifier.datasets import check_classes
+from classifier.errors import InputError
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Chunk, Refused
@@ -185,6 +187,21 @@ def as_bytes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
 def read_classes(folder: Path) -> tuple[str, ...]:
     """Return the names of the classes when the batch came in; raises as `read_rows`."""
     return Table([Part(path=folder / "train.parquet", remedy=BACKUP)]).description.classes
+
+
+def check_fits(folder: Path, name: str, shape: tuple[int, ...], classes: tuple[str, ...]) -> None:
+    """Check that a batch can be read beside rows of this shape, in these classes.
+
+    Raises:
+        InputError: it cannot, or it is damaged.
+    """
+    found = Table([Part(path=folder / "train.parquet", remedy=BACKUP)]).description
+    if found.shape != shape:
+        raise InputError(
+            f"Batch {name} has images of {found.shape}, but the published rows are {shape}: give "
+            "the --image-size of before, or retract the batch."
+        )
+    check_classes(found.dataset, found.classes, classes)
 
 
 def read_refused(folder: Path) -> list[tuple[str, NDArray[np.uint8] | None]]:

@@ -224,19 +224,19 @@ def _leave_out_near(
         for each in added:
             for split in batches.SPLITS:
                 each.leave_out_near(split, index, classes)
-    _leave_out_trained(train, added, classes)
-    if index := _index([each.table(batches.RECENT, classes) for each in added]):
+    if index := _leave_out_trained(train, added, classes):
         for each in added:
             each.leave_out_near(batches.TRAIN, index, classes)
 
 
-def _leave_out_trained(train: Sequence[Table], added: Sequence[_Added], classes: int) -> None:
-    """Leave out the recent rows that are nearly published train rows.
+def _leave_out_trained(
+    train: Sequence[Table], added: Sequence[_Added], classes: int
+) -> NearIndex | None:
+    """Leave out the recent rows that are nearly published train rows; index those that are left.
 
-    A search finds the nearest row alone, so it is repeated among those that are left.
+    A search finds the nearest row alone, so it is repeated until none is found.
     """
-    found = -1
-    while found and (index := _index([each.table(batches.RECENT, classes) for each in added])):
+    while index := _index([each.table(batches.RECENT, classes) for each in added]):
         kept = [
             (each, row)
             for each in added
@@ -248,7 +248,9 @@ def _leave_out_trained(train: Sequence[Table], added: Sequence[_Added], classes:
         copies.discard(-1)
         for each, row in (kept[number] for number in copies):
             each.why[row] = TRAINED
-        found = len(copies)
+        if not copies:
+            break
+    return index
 
 
 def _index(tables: Sequence[Table]) -> NearIndex | None:

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classifier.errors import InputError
-from classifier.models import EVALUATION_ROWS, Model
+from classifier.models import Model, in_parts
 
 MAX_FEATURES = 256  # more are projected, so that a test of them takes seconds
 PROJECTION_SEED = 0
@@ -25,12 +24,7 @@ def features(model: Model, images: np.ndarray, device: torch.device) -> np.ndarr
     Raises:
         InputError: the images have another shape than the model was trained on.
     """
-    if images.shape[1:] != model.shape:
-        raise InputError(f"The images are {images.shape[1:]}, but the model is for {model.shape}.")
-    network = model.network.to(device).eval()
-    with torch.inference_mode():
-        parts = torch.from_numpy(images).split(EVALUATION_ROWS)
-        return torch.cat([_bounded(_of_part(network, x.to(device))).cpu() for x in parts]).numpy()
+    return in_parts(model, images, device, lambda network, part: _bounded(_of_part(network, part)))
 
 
 def _of_part(network: nn.Module, images: Tensor) -> Tensor:

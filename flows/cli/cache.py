@@ -13,6 +13,7 @@ from artifacts import inventory, pruning, runs
 from artifacts import lineage as lineages
 from artifacts.lineage import Lineage
 from flows.cli.answer import Answer, short, size
+from registry import data
 
 MADE = ("at", "seconds", "device", "source", "flow_run")  # what `lineage` prints of an artifact
 
@@ -47,15 +48,19 @@ def verify(*, repair: bool = False) -> Answer:
     Args:
         repair: Remove what is damaged, so that the next run computes it again
     """
-    found = inventory.verify(repair=repair, read_checkpoint=_read_checkpoint)
+    found = inventory.verify(repair=repair, read_checkpoint=_read_checkpoint) + data.problems()
+    stays = [row for row in found if row["what"].startswith("store/")]
     lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
     if not found:
         lines = ["Nothing is damaged."]
-    elif repair:
-        lines.append("All of that was removed: the next run computes it again.")
-    else:
-        lines.append("--repair removes it, so that the next run computes it again.")
-    return Answer(found, "\n".join(lines), code=1 if found and not repair else 0)
+    if len(found) > len(stays):
+        rest = "What lies in the cache" if stays else "All of that"
+        if repair:
+            lines.append(f"{rest} was removed: the next run computes it again.")
+        else:
+            lines.append(f"{rest} can be computed again: --repair removes it.")
+    left = stays if repair else found
+    return Answer(found, "\n".join(lines), code=1 if left else 0)
 
 
 @app.command

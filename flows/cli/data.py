@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 
 from flows.cli.answer import Answer, short, size
 from flows.names import DatasetName
-from registry import data as registry
 from tasks import corrections, holdings
 
 app = App(
@@ -21,18 +20,19 @@ app = App(
 
 @app.command(name="list")
 def list_(*, dataset: DatasetName = "mnist") -> Answer:
-    """List the batches: rows, what the check said, and whether they count.
+    """List the batches: rows that came in, those left out of them, and whether they count.
 
     Args:
         dataset: Dataset to which they belong
     """
-    rows = [holdings.row(batch) for batch in registry.current(dataset).batches]
+    rows = holdings.listed(dataset)
     lines = [
-        f"{row['batch']:<24} {row['train']:>9,} {row['recent']:>8,} {row['refused']:>8,}  "
-        f"{row['at'].replace('T', ' ')[:16]}  {row['status']}"
+        f"{row['batch']:<24} {row['train']:>9,} {row['recent']:>8,} {_known(row['left_out']):>8} "
+        f"{row['refused']:>8,}  {row['at'].replace('T', ' ')[:16]}  {row['status']}"
         for row in rows
     ]
-    head = f"{'batch':<24} {'train':>9} {'recent':>8} {'refused':>8}  {'came in, UTC':<16}  status"
+    head = f"{'batch':<24} {'train':>9} {'recent':>8} {'left out':>8} {'refused':>8}  "
+    head += f"{'came in, UTC':<16}  status"
     return Answer(rows, "\n".join([head, *lines]) if rows else "No data has come in.")
 
 
@@ -166,6 +166,7 @@ def _shown(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", found["status"]),
         ("came in", found["at"]),
         ("rows", f"{found['train']:,} to train on, {found['recent']:,} for testing"),
+        ("left out", _known(found["left_out"])),
         ("classes", ", ".join(f"{name} {count:,}" for name, count in found["counts"].items())),
         ("refused", f"{found['refused']:,}"),
         *(("", f"{count:,} {reason}") for reason, count in found["reasons"].items()),
@@ -176,6 +177,10 @@ def _shown(found: dict[str, Any]) -> list[tuple[str, str]]:
         *(("rests on it", short(name)) for name in found["rests_on_it"]),
         *(("report", path) for path in found["reports"]),
     ]
+
+
+def _known(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def _rests(found: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from artifacts import layout
 from artifacts.text import printable
 from classifier import datasets
 from reporting.progress import console
+from tasks.commands import data_command, dataset_option
 from tasks.errors import ARGUMENT_ERRORS
 
 SHOWN_REFUSED = 5  # rows that the terminal names; the report has the others
@@ -67,7 +68,8 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
     lines = []
     for batch in result["batches"]:
         rows = f"{batch['accepted']:,} new rows, {batch['recent_test']:,} of them for testing"
-        lines += [("batch", batch["batch"] or "none"), ("rows", rows)]
+        name = batch["batch"] or f"none, of {batch['delivery']}"
+        lines += [("batch", name), ("rows", rows)]
         lines += [("refused", f"{batch['refused_rows']:,}")] if batch["refused_rows"] else []
         shown = batch["refused"][:SHOWN_REFUSED]
         lines += [("", f"{row['what']}: {row['reason']}") for row in shown]
@@ -83,14 +85,15 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
     lines.append(("report", str(report)))
     if ui:
         lines.append(("UI", str(url_for("flow-run", obj_id=_flow_run_id(report)))))
-    if result["accepted"]:
-        lines.append(("next", f"./run train{_dataset_option(result)}"))
+    checks = ((batch["batch"], batch["check"] or {}) for batch in result["batches"])
+    broken = [name for name, check in checks if check.get("outcome") == "broken"]
+    if broken:
+        command = data_command("show", broken[0], result["dataset"]).strip("`")
+        lines.append(("next", f"{command}, then retract or accept it"))
+    elif result["accepted"]:
+        lines.append(("next", f"./run train{dataset_option(result['dataset'])}"))
     text = "".join(f"{name:<10} {printable(value)}\n" for name, value in lines)
     sys.stdout.write("\n" + text)
-
-
-def _dataset_option(result: dict[str, Any]) -> str:
-    return "" if result["dataset"] == "mnist" else f" --dataset {result['dataset']}"
 
 
 def _flow_run_id(report: Path) -> str:
@@ -143,4 +146,4 @@ def _next(result: dict[str, Any]) -> str:
     """Return the command that is most worth typing now."""
     better = {"post": "mlp", "mlp": "cnn"}.get(result["recipe"])
     more = f" --recipe {better}" if better else " --help"
-    return f"./run train{_dataset_option(result)}{more}"
+    return f"./run train{dataset_option(result['dataset'])}{more}"

@@ -234,6 +234,14 @@ OLD = {"step": "add", "a": 1, "input xs[0]": "1" * 64, "code x.py": "0" * 64, "v
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [({}, {"a": []}, 0), ({"a": []}, {}, 0), ({}, {"a": False}, 1), ({"a": 0}, {}, 1)],
+)
+def test_no_list_and_an_empty_one_are_alike_and_nothing_else_is(old, new, count):
+    assert len(keys.differences(old, new)) == count
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"a": 2}, "a 1 -> 2"),

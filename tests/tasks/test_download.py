@@ -121,6 +121,17 @@ def test_a_source_without_digests_is_asked_again_after_a_while(mirror, monkeypat
     assert asked_at("digits") == asked_at("digits")
 
 
+def test_of_several_answers_the_newest_counts(mirror, monkeypatch):
+    known = datasets.declared()
+    changing, file = known["digits"]
+    known["digits"] = (replace(changing, digests={}, fresh_for=timedelta(days=7)), file)
+    now = datetime.now(UTC)
+    answer = flow(lambda asked: download("digits", None, asked), name="answer")
+    for days in (0, 5, 2):
+        answer((now - timedelta(days=days)).isoformat(timespec="seconds"))
+    assert asked_at("digits") == now.isoformat(timespec="seconds")
+
+
 def test_a_source_with_digests_is_asked_once(mirror):
     assert asked_at("digits") is None
 

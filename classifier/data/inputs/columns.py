@@ -116,7 +116,8 @@ def _is_255(values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> bool
 def _outside(low: Any, high: Any, top: int) -> str:
     if np.isnan(low) or np.isnan(high):
         return "a value is NaN or missing"
-    remedy = ": divide by 255" if top == 1 and low >= 0 and high <= WHITE else ""
+    is_scaled = top == 1 and low >= 0 and 2 < high <= WHITE  # noqa: PLR2004 - not just above 1
+    remedy = ": divide by 255" if is_scaled else ""
     return f"values from {low:g} to {high:g}, not within 0 to {top}{remedy}"
 
 

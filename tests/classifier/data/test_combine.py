@@ -37,8 +37,8 @@ class Row:
     @property
     def image(self):
         """Noise that is as high as it is wide; what enters at the border is other noise."""
-        wide = np.random.default_rng(self.drawing).integers(0, 256, (SIDE, SIDE + 1), np.uint8)
-        return wide[:, 1 - self.shift : SIDE + 1 - self.shift]
+        wide = np.random.default_rng(self.drawing).integers(0, 256, (SIDE, SIDE + 2), np.uint8)
+        return wide[:, 2 - self.shift : SIDE + 2 - self.shift]
 
     @property
     def digest(self):
@@ -292,6 +292,14 @@ def test_a_train_row_near_a_recent_row_is_left_out_whichever_batch_came_first(tm
         assert [reason for *_, reason in made.left_out] == [NEAR]
         assert [image for image, _ in rows["recent"]] == [recent.image.tolist()]
         assert len(rows["train"]) == 1
+
+
+def test_recent_rows_near_a_published_train_row_all_go(tmp_path):
+    """A search finds one row at a time, so the second one is the proof."""
+    rows = [row_of("recent", 1, shift=1), row_of("recent", 1, shift=2), row_of("recent", 3)]
+    made, found = World([Row(1)], [Row(9)], [rows], {}).combined(tmp_path)
+    assert reasons(made) == {(0, 0): "near a train image", (0, 1): "near a train image"}
+    assert [image for image, _ in found["recent"]] == [rows[2].image.tolist()]
 
 
 def test_recent_rows_that_are_near_each_other_both_count(tmp_path):

@@ -1,6 +1,7 @@
 """Inspection of batches: sound, drifted or broken, each with its reason, and nothing invented."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,6 +168,20 @@ def test_labels_that_the_model_contradicts_are_broken_from_half_on(
     assert verdict["outcome"] == outcome
     sentence = f"The model contradicts {wrong} of 300 labels."
     assert verdict["why"] == ([sentence] if outcome == "broken" else [])
+
+
+def test_a_model_that_is_mostly_wrong_contradicts_no_label(tmp_path, published, reference):
+    batch = table(tmp_path, mixed(300))
+    poor = replace(reference, labels=(reference.labels + 1) % 4)
+    verdict, _ = judged(batch, published, poor)
+    assert (verdict["outcome"], verdict["contradicted"]) == ("sound", None)
+
+
+def test_a_sample_is_drawn_from_all_rows_and_small_tables_are_taken_whole():
+    drawn_rows = inspection.sample(1_000, 100)
+    assert len(set(drawn_rows.tolist())) == 100
+    assert drawn_rows.max() > 900
+    assert inspection.sample(50, 100).tolist() == list(range(50))
 
 
 def test_a_few_labels_are_never_broken(tmp_path, published, reference):
