@@ -48,6 +48,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return _launch(arguments)
     except KeyboardInterrupt:  # also while Prefect is being imported
         sys.stderr.write(INTERRUPTED)
+        # CPython kills itself at exit when Ctrl-C met code that is run from a string, as the
+        # making of a dataclass is, even when the interrupt was caught; running any resets that.
+        exec("")  # noqa: S102
         return 130
     finally:
         _flush()

@@ -192,7 +192,8 @@ def test_ingesting_the_same_files_again_does_not_bring_them_back(story):
     assert story.taken_again["accepted"] == 0
     assert [row["reason"] for row in story.taken_again["refused"]].count("erased") == 2
     assert story.incoming_again["accepted"] == 0
-    assert story.batches_again == story.batches_after
+    # the second ingest made a manifest, which tells how many rows are left out
+    assert [batch | {"left_out": None} for batch in story.batches_again] == story.batches_after
 
 
 def test_later_runs_do_not_use_the_rows_that_the_source_still_has(story):

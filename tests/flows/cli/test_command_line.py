@@ -375,4 +375,23 @@ def test_ctrl_c_ends_a_training_and_the_next_run_completes(server, tmp_path):
     again = project(*QUICK)
     assert again.returncode == 0, again.stderr
     ran = json.loads(again.stdout)["steps"]
-    assert ran == dict.fromkeys(STEPS, "ran") | {"download": "cached", "normalise": "cached"}
+    assert ran == dict.fromkeys(STEPS, "ran") | dict.fromkeys(STEPS[:3], "cached")
+
+
+def test_ctrl_c_while_a_dataclass_is_made_exits_with_130(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from flows.cli import app\n"
+        "app._launch = lambda _: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(app.main(['train']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("the same command resumes from there.\n")

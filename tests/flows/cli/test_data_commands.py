@@ -109,7 +109,7 @@ BAD = {
     "missing column": (f"digest,class\n{KNOWN},3\n", "needs the columns digest and label"),
     "empty": ("", "needs the columns digest and label; it has none"),
     "only a head": (HEAD, "has no rows"),
-    "binary": (bytes(range(256)) * 4, "cannot be read as CSV"),
+    "binary": (bytes(range(256)) * 4, "is no CSV in UTF-8"),
     "two labels": (HEAD + f"{KNOWN},3\n{KNOWN},4\n", "line 3:"),
     "one good, one bad": (HEAD + f"{KNOWN},3\n{'0' * 64},3\n", "1 digests belong to no row"),
 }

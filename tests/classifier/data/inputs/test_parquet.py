@@ -100,7 +100,7 @@ def test_values_out_of_range_are_refused_with_what_was_found(tmp_path):
     assert reasons(chunk) == {
         "x row 1": "a value is NaN or missing",
         "x row 2": f"values from -0.25 to {values[2].max():g}, not within 0 to 1",
-        "x row 3": "values from 0 to 1.5, not within 0 to 1: divide by 255",
+        "x row 3": "values from 0 to 1.5, not within 0 to 1",
         "x row 4": "values from 0 to inf, not within 0 to 1",
         "x row 5": f"values from 0 to {values[5].max():g}, not within 0 to 1",
     }
