@@ -232,10 +232,7 @@ def _leave_out_near(
 def _leave_out_trained(
     train: Sequence[Table], added: Sequence[_Added], classes: int
 ) -> NearIndex | None:
-    """Leave out the recent rows that are nearly published train rows; index those that are left.
-
-    A search finds the nearest row alone, so it is repeated until none is found.
-    """
+    """Leave out the recent rows that are nearly published train rows; index those that are left."""
     while index := _index([each.table(batches.RECENT, classes) for each in added]):
         kept = [
             (each, row)
@@ -243,12 +240,15 @@ def _leave_out_trained(
             for row in each.numbers(batches.RECENT)[~each.skip(batches.RECENT)].tolist()
         ]
         copies: set[int] = set()
+        is_all = True
         for images, _ in (chunk for table in train for chunk in table.chunks()):
-            copies.update(index.find(images).tolist())
-        copies.discard(-1)
+            found, is_complete = index.copied(images)
+            copies |= found
+            is_all &= is_complete
         for each, row in (kept[number] for number in copies):
             each.why[row] = TRAINED
-        if not copies:
+        if is_all or not copies:
+            index.forget(copies)
             break
     return index
 

@@ -14,7 +14,7 @@ colour suffer differently from JPEG.
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 
 import numpy as np
@@ -91,6 +91,33 @@ class NearIndex:
                 found[chunk] = self._find_near(self._tree, rows[chunk])
         return found
 
+    def copied(self, images: Bytes) -> tuple[set[int], bool]:
+        """Return the numbers of all test images that uint8 [N, *shape] copy, exactly or nearly.
+
+        And whether these are all: a row with many candidates may copy others beside those found.
+        The first of equal test images stands for them.
+
+        Raises:
+            InputError: as `find`.
+        """
+        self._check(images)
+        found = {self._exact.get(_digest(row), -1) for row in images} - {-1}
+        is_all = True
+        if self._tree is not None:
+            rows = images.reshape(len(images), *self._images.shape[1:])
+            for chunk in _chunks(np.arange(len(rows)), rows):
+                _, owners, _, is_complete = self._near_pairs(self._tree, rows[chunk])
+                found |= set(owners.tolist())
+                is_all &= is_complete
+        return found, is_all
+
+    def forget(self, numbers: Collection[int]) -> None:
+        """Let these test images be copied by none from now on."""
+        gone = set(numbers)
+        self._exact = {key: number for key, number in self._exact.items() if number not in gone}
+        if self._tree is not None:
+            self._tolerance[list(gone)] = -1
+
     def _check(self, images: Bytes) -> None:
         valid = len(self._shape) in {2, 3}
         if images.dtype != np.uint8 or images.shape[1:] != self._shape or not valid:
@@ -150,6 +177,18 @@ class NearIndex:
     def _find_near(self, tree: spatial.cKDTree, rows: Bytes) -> Numbers:
         """Return the nearest test image [N] of rows [N, H, W, C], or -1."""
         found = np.full(len(rows), -1, np.int64)
+        row, owners, difference, _ = self._near_pairs(tree, rows)
+        ranked = np.argsort(-difference, kind="stable")  # the last to be written differs least
+        found[row[ranked]] = owners[ranked]
+        return found
+
+    def _near_pairs(
+        self, tree: spatial.cKDTree, rows: Bytes
+    ) -> tuple[Numbers, Numbers, Floats, bool]:
+        """Return the copies among rows [N, H, W, C]: row, test image and RMS of each pair [P].
+
+        And whether these are all pairs: a row of more candidates than are compared may have more.
+        """
         vectors, structured = self._describe(rows, 0, 0)
         asked = np.flatnonzero(structured)
         distances, points = tree.query(
@@ -160,10 +199,9 @@ class NearIndex:
         difference = np.empty(len(row), np.float32)
         for pairs in _chunks(np.arange(len(row)), rows):
             difference[pairs] = self._compare(rows[row[pairs]], points[pairs])
-        ranked = np.argsort(-difference, kind="stable")  # the last to be written differs least
-        ranked = ranked[np.isfinite(difference[ranked])]
-        found[row[ranked]] = self._owners[points[ranked]]
-        return found
+        copies = np.isfinite(difference)
+        is_all = not near.all(axis=1).any()
+        return row[copies], self._owners[points[copies]], difference[copies], is_all
 
     def _compare(self, rows: Bytes, points: Numbers) -> Floats:
         """Return the RMS [P] between rows and their points' images; infinite: no copy."""

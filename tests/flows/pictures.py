@@ -67,6 +67,13 @@ def new(start=0, stop=None):
     return fixture("train", "images")[rows].copy(), fixture("train", "labels")[rows].copy()
 
 
+def clothes():
+    """Images and labels of the wrong subject: 300 rows of Fashion-MNIST."""
+    folder = FIXTURE.parent / "fashion_mnist"
+    images, labels = (read_idx(folder / IDX_NAMES["test", kind]) for kind in ("images", "labels"))
+    return images, labels.copy()
+
+
 def write_source(folder, train=None, test=None):
     """Write the four files of a source; returns the folder."""
     for split, (images, labels) in (("train", train or published()), ("test", test or tested())):

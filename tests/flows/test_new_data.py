@@ -262,7 +262,7 @@ def test_a_corrected_test_row_makes_earlier_scores_not_comparable(corrected):
 
 @pytest.fixture(scope="module")
 def checked(folder):
-    """A trained model, a batch of wrong labels, and one that has drifted."""
+    """A trained model, a batch of wrong labels, one that has drifted, and another subject."""
     source = pictures.write_source(folder / "checked")
     images, labels = pictures.new(0, 400)
     story = SimpleNamespace()
@@ -284,6 +284,10 @@ def checked(folder):
         story.drifted = root.ingest(dim)
         story.after = root.train(epochs=1)
         story.events = root.events()
+        root.data("retract", "dim", "--why", "no")
+        root.train(epochs=30)
+        story.clothes = root.ingest(pictures.as_folders(folder / "clothes", *pictures.clothes()))
+        story.stopped_again = root("train", "--dataset", "folder", "--recipe", "post", "--json")
     return story
 
 
@@ -302,6 +306,16 @@ def test_wrong_labels_are_named_broken_and_stop_the_training(checked):
     assert checked.planned.code == 1
     assert checked.listed[0]["status"] == "broken"
     assert set(checked.only_base["steps"].values()) == {"cached"}
+
+
+def test_images_of_another_subject_are_named_broken_and_stop_the_training(checked):
+    assert checked.clothes["accepted"] == 300
+    (batch,) = checked.clothes["batches"]
+    assert batch["check"]["outcome"] == "broken"
+    assert batch["check"]["contradicted"] > 150
+    assert batch["check"]["auc"] > 0.9
+    assert checked.stopped_again.code == 1
+    assert "Batch clothes of folder is broken." in checked.stopped_again.err
 
 
 def test_a_batch_is_checked_once(checked):

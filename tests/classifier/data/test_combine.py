@@ -27,18 +27,25 @@ some = settings(
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its drawing, how many pixels that is shifted to the right, and the label."""
+    """A row: its drawing, how many pixels that is shifted to the right, the label.
+
+    And the number of a pixel that is a grey level off.
+    """
 
     drawing: int
     label: int = 0
     shift: int = 0
     group: str | None = None
+    speck: int | None = None
 
     @property
     def image(self):
         """Noise that is as high as it is wide; what enters at the border is other noise."""
         wide = np.random.default_rng(self.drawing).integers(0, 256, (SIDE, SIDE + 2), np.uint8)
-        return wide[:, 2 - self.shift : SIDE + 2 - self.shift]
+        image = wide[:, 2 - self.shift : SIDE + 2 - self.shift].copy()
+        if self.speck is not None:
+            image.flat[self.speck] ^= 1
+        return image
 
     @property
     def digest(self):
@@ -295,11 +302,19 @@ def test_a_train_row_near_a_recent_row_is_left_out_whichever_batch_came_first(tm
 
 
 def test_recent_rows_near_a_published_train_row_all_go(tmp_path):
-    """A search finds one row at a time, so the second one is the proof."""
     rows = [row_of("recent", 1, shift=1), row_of("recent", 1, shift=2), row_of("recent", 3)]
     made, found = World([Row(1)], [Row(9)], [rows], {}).combined(tmp_path)
     assert reasons(made) == {(0, 0): "near a train image", (0, 1): "near a train image"}
     assert [image for image, _ in found["recent"]] == [rows[2].image.tolist()]
+
+
+def test_recent_rows_near_a_published_train_row_all_go_however_many(tmp_path):
+    """More than a search compares for one row."""
+    rows = [row_of("recent", 1, speck=number) for number in range(20)]
+    made, found = World([Row(1)], [Row(9)], [rows], {}).combined(tmp_path)
+    assert set(reasons(made).values()) == {"near a train image"}
+    assert len(made.left_out) == 20
+    assert not found["recent"]
 
 
 def test_recent_rows_that_are_near_each_other_both_count(tmp_path):
