@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import layout
-from artifacts.errors import ArgumentError
+from artifacts.errors import ArgumentError, InputError
 from artifacts.files import (
     FileStats,
     explain_write_errors,
@@ -157,6 +157,22 @@ def _publish(new: Draft, kind: str) -> Artifact:
             new.folder.rename(folder)
             _write_stat_cache(folder, stats)
         _stat_cache(folder).touch()  # in use: see pruning.py
+    return artifact
+
+
+def keep(artifact: Artifact) -> Artifact:
+    """Copy an artifact of the cache to where it stays; nothing if an intact copy is there.
+
+    Raises:
+        InputError: it is damaged, or the data root cannot be written.
+    """
+    there = layout.permanent() / artifact.name
+    if find_damage(artifact, folder=there) is None:
+        return artifact
+    with draft(artifact.kind, permanent=True) as new:
+        if damage := find_damage(artifact, folder=layout.cache() / artifact.name, thorough=True):
+            raise InputError(f"{artifact} cannot be kept ({damage}): the next run computes it.")
+        shutil.copytree(layout.cache() / artifact.name, new.folder, dirs_exist_ok=True)
     return artifact
 
 

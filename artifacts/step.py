@@ -68,6 +68,17 @@ class Step(Task[P, Artifact]):
             return forecast.call(self.rule, bound.arguments)
         return self._here()(*args, **kwargs)
 
+    def key_components(self, *args: Any, **kwargs: Any) -> keys.KeyComponents:
+        """Return the key components that a call would have; nothing runs.
+
+        Raises:
+            ArgumentError: as `KeyRule.components`.
+            InputError: the same.
+        """
+        bound = inspect.signature(self.fn).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return self.rule.components(bound.arguments)
+
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.submit`."""
         return self._here().submit(*args, **kwargs)

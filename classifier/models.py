@@ -77,6 +77,21 @@ def load(folder: Path) -> Model:
     return Model(network=network, dataset=about["dataset"], shape=shape, classes=classes)
 
 
+def start_from(network: nn.Module, folder: Path) -> None:
+    """Give a network the weights of the model of that folder.
+
+    Raises:
+        InputError: they are missing, damaged, or those of another network.
+    """
+    try:
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"The weights of {folder} do not fit this recipe's network ({error}): train from "
+            "scratch, or with the recipe of that model."
+        ) from error
+
+
 def predict(model: Model, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Return probabilities, float32 [N, classes], of float32 images [N, *shape] in 0..1.
 

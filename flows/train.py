@@ -9,6 +9,7 @@ from prefect.states import Failed
 from artifacts.artifact import Artifact
 from artifacts.forecast import forecasting
 from artifacts.step import refreshing
+from flows import steps
 from flows.names import DatasetName, RecipeName
 from flows.parameters import (
     Device,
@@ -22,16 +23,10 @@ from flows.parameters import (
     tell,
 )
 from reporting.report import open_run
-from tasks.download import asked_at, download, local_digest
 from tasks.errors import BrokenData
-from tasks.evaluate import evaluate, evaluate_recent
-from tasks.manifest import manifest
 from tasks.new_data import NewData, new_data
-from tasks.normalise import normalise
-from tasks.parts import has_rows, parts_of
-from tasks.plot import Grid, plot
-from tasks.report import report
-from tasks.train import train as train_model
+from tasks.plot import Grid
+from tasks.report import report, summarise
 
 TIME_LIMIT = 6 * 3600  # seconds: a run that hangs does not block the schedule for ever
 
@@ -78,28 +73,13 @@ def train(
             _steps(plan, seed, grid, limit, data)
         return tell(forecast.row())
     with open_run() as run, refreshing(refresh=refresh):
-        return report(run, plan.about | {"seed": seed}, _steps(plan, seed, grid, limit, data))
+        done = _steps(plan, seed, grid, limit, data)
+        return report(run, summarise(run, plan.about | {"seed": seed}, done), done)
 
 
 def _steps(
     plan: Plan, seed: int, grid: Grid, limit: int | None, data: NewData
 ) -> dict[str, Artifact]:
-    dataset, names = plan.dataset, plan.classes
-    raw = download(dataset, local_digest(), asked_at(dataset), plan.image_size)
-    table = normalise(raw, dataset, limit, names)
-    rows = manifest(table, data.batches, data.patches, data.erased, dataset, names)
-    parts = parts_of(rows)
-    model = train_model(rows, parts, dataset, plan.recipe, seed, plan.device, names)
-    evaluation = evaluate(model, rows, parts, dataset, plan.device)
-    pictures = plot(rows, parts, model, evaluation, grid, names)
-    done = {
-        "download": raw,
-        "normalise": table,
-        "manifest": rows,
-        "train": model,
-        "evaluate": evaluation,
-        "plot": pictures,
-    }
-    if has_rows(rows, "recent"):
-        done["evaluate-recent"] = evaluate_recent(model, rows, parts, dataset, plan.device)
-    return done
+    done = steps.published(plan, limit)
+    done |= steps.combined(plan, done["normalise"], data)
+    return done | steps.fitted(plan, seed, grid, done["manifest"])

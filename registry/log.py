@@ -84,7 +84,7 @@ def datasets() -> list[str]:
 def _everything() -> list[Event]:
     # Not the listed ones: a listing may miss a file that was made while it was read.
     with explain_write_errors(layout.root()):  # such as a name that is too long
-        return [_read(number) for number in range(1, max(_numbers(), default=0) + 1)]
+        return [read(number) for number in range(1, max(_numbers(), default=0) + 1)]
 
 
 def _numbers() -> list[int]:
@@ -97,7 +97,8 @@ def _path(number: int) -> Any:
     return layout.log() / f"{number:06d}.json"
 
 
-def _read(number: int) -> Event:
+def read(number: int) -> Event:
+    """Return the event of that number; raises as `events`."""
     path = _path(number)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -36,6 +36,16 @@ def bar(title: str, *, in_bytes: bool = False) -> Iterator[Advance]:
 
 
 @contextmanager
+def counter(title: str) -> Iterator[Callable[[int], None]]:
+    """Show a growing number while the block runs, where the total is not known."""
+    columns = (TextColumn("{task.description:<10}"), TextColumn("{task.completed:,.0f}"))
+    shown = Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
+    with shown:
+        line = shown.add_task(title, total=None)
+        yield lambda done: shown.update(line, completed=done)
+
+
+@contextmanager
 def ui_progress(title: str) -> Iterator[Advance]:
     """Show a progress artifact in the UI, updated every two seconds and at the end."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact

@@ -183,6 +183,11 @@ def _show_in_ui(
 def _render(
     template: str, summary: dict[str, Any], outcomes: list[Outcome], pictures: dict[str, str]
 ) -> str:
+    return render(template, run=summary, steps=outcomes, pictures=pictures)
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the template of that name with the values in it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=StrictUndefined,
@@ -191,7 +196,7 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _cell
-    return environment.get_template(template).render(run=summary, steps=outcomes, pictures=pictures)
+    return environment.get_template(template).render(**values)
 
 
 def _cell(text: str) -> str:

@@ -23,11 +23,19 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
 
     Args:
         run: the run.
-        about: what was asked for: dataset, recipe, seed.
+        about: what was asked for and found: dataset, recipe, seed, and what `summarise` gives.
         results: what each step returned, by its name in the report.
     """
+    shown = {}
+    if drawn := results.get("plot"):
+        shown = {title: drawn.path / f"{name}.png" for name, title in PICTURES.items()}
+    return run.report(about, outcomes(results, str(run.flow_run_id)), shown)
+
+
+def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dict[str, Any]:
+    """Return the figures of a training, JSON-ready; arguments as `report`."""
     done = outcomes(results, str(run.flow_run_id))
-    model, pictures = results["train"], results["plot"].path
+    model = results["train"]
     metrics = results["evaluate"].read_json("metrics.json")
     rows = results["manifest"].metadata
     trained = next(outcome for outcome in done if outcome.step == "train").outcome == "ran"
@@ -47,8 +55,7 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
     if recent := results.get("evaluate-recent"):
         score = recent.read_json("metrics.json")
         summary |= {"recent_accuracy": score["test_accuracy"], "recent_rows": score["rows"]}
-    shown = {title: pictures / f"{name}.png" for name, title in PICTURES.items()}
-    return run.report(summary, done, shown)
+    return summary
 
 
 def _batches(dataset: str, manifest: Artifact) -> list[dict[str, Any]]:

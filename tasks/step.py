@@ -7,13 +7,12 @@ from artifacts.keys import Extra
 from classifier import datasets
 from classifier.training.recipe import Recipe
 
-NOT_COUNTED = ("sources", "fresh_for", "recipes", "default_recipe", "classes")
 #: For steps that use what the dataset declares. Its sources are checked by their content, its
 #: recipes count by value, and the names of its classes are shown and change no number.
 DATASET = {
     "dataset": Extra(
         file=lambda name: datasets.declared()[name][1],
-        ignored_keywords=(("Dataset", NOT_COUNTED),),
+        ignored_keywords=(("Dataset", datasets.DESCRIPTIVE),),
     )
 }
 

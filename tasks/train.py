@@ -55,6 +55,7 @@ def train(
     seed: int,
     device: str,
     classes: tuple[str, ...] | None,
+    initial: Artifact | None = None,
 ) -> Artifact:
     """Write a model: weights, recipe and history.
 
@@ -66,6 +67,7 @@ def train(
         seed: of the initial weights and of the order of the rows.
         device: cpu, cuda or mps.
         classes: their names, for people who read the model; None for those in the table.
+        initial: a model whose weights are the first ones; None for random ones.
     """
     from classifier import devices, models
     from classifier.training import loop, networks, precision, rows
@@ -79,6 +81,8 @@ def train(
     subject = datasets.load(dataset)
     own = subject.networks
     network = networks.build(recipe.network, about.shape, about.classes, own, seed)
+    if initial is not None:
+        models.start_from(network, initial.path)
     epochs = loop.planned_epochs(recipe, len(table))
     log_every = max(1, epochs // 10)
     key, file = scratch()

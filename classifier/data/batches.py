@@ -178,6 +178,12 @@ def read_rows(folder: Path) -> Rows:
         )
 
 
+def read_groups(folder: Path) -> NDArray[np.uint8]:
+    """Return the digest [N, 32] of the group of each row; raises as `read_rows`."""
+    with explain_unreadable(folder / "rows.parquet", BACKUP):
+        return as_bytes(pq.read_table(folder / "rows.parquet", columns=["group"])["group"])
+
+
 def as_bytes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     """Return a column of digests as uint8 [N, 32]."""
     joined = b"".join(column.to_pylist())

@@ -35,6 +35,17 @@ MIN_CLASSES, MAX_CLASSES = 2, 256  # a label is a byte
 MAX_VALUES = 1 << 23  # of one image
 MIN_CNN_SIDE = 16  # pixels, for the default recipe `cnn`
 
+#: Arguments of Dataset that change no number, or that count by their values elsewhere.
+DESCRIPTIVE = (
+    "sources",
+    "fresh_for",
+    "recipes",
+    "default_recipe",
+    "classes",
+    "purpose",
+    "licence",
+)
+
 
 def resize_to_shape(picture: "Image", shape: tuple[int, ...]) -> "np.ndarray":
     """Return the picture in grey or RGB, as the shape asks, resized to it: uint8 [*shape].
@@ -73,6 +84,7 @@ class Dataset:
         networks, recipes: its own, by name, beside those that every dataset has.
         capturable: those of its networks whose steps may be captured as a CUDA graph: nothing in
             `forward` waits for the device, or depends on values there.
+        purpose, licence: what a model of it is for, and the licence of the data, for model cards.
 
     Raises:
         ArgumentError: a value cannot be used.
@@ -89,6 +101,8 @@ class Dataset:
     networks: Mapping[str, Network] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     capturable: tuple[str, ...] = ()
+    purpose: str = "Gives a picture one of the classes below."
+    licence: str = "not stated"
 
     def __post_init__(self) -> None:
         for wrong in (self._wrong_name(), self._wrong_shape(), self._wrong_classes()):

@@ -5,6 +5,8 @@ from classifier.sources import Mirror, OpenML
 
 DATASET = Dataset(
     name="fashion-mnist",
+    purpose="Names an article of clothing in a product photograph.",
+    licence="MIT",
     shape=(28, 28),
     classes=(
         "T-shirt/top",

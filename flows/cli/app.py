@@ -21,15 +21,23 @@ SETTINGS = {
 #: Place and help of each command; a command is imported when it is asked for.
 COMMANDS = {
     "train": ("flows.train:train", "Train a classifier, from its data to a report."),
+    "retrain": ("flows.retrain:retrain", "Train on what is new; replace the champion if better."),
     "ingest": ("flows.ingest:ingest", "Take in new labelled images, and look at them."),
+    "predict": ("flows.cli.predict:predict", "Say what the champion sees in pictures."),
     "preflight": ("flows.preflight:preflight", "Check that this machine is fit to train."),
     "recipes": ("flows.cli.catalog:recipes", "List the recipes with their values."),
     "datasets": ("flows.cli.catalog:datasets", "List the datasets with what they declare."),
 }
 #: Of each flow the function of terminal.py that prints its result.
-SHOWN = {"train": "print_summary", "ingest": "print_ingest", "preflight": "print_preflight"}
+SHOWN = {
+    "train": "print_summary",
+    "retrain": "print_retrain",
+    "ingest": "print_ingest",
+    "preflight": "print_preflight",
+}
 
 DATA = "List the batches of new data; retract, correct and erase."
+MODELS = "List, show and compare models; promote, roll back, block and freeze."
 INTERRUPTED = "Interrupted. Finished steps are kept; the same command resumes from there.\n"
 
 
@@ -93,6 +101,8 @@ def _app() -> Any:
     for name, (place, text) in COMMANDS.items():
         app.command(place, name=name, help=text, usage=f"Usage: ./run {name} [OPTIONS]")
     app.command("flows.cli.data:app", name="data", help=DATA)
+    app.command("flows.cli.models:app", name="models", help=MODELS)
+    app.command("flows.cli.gate:app", name="gate", help="Show what the gate can still find.")
     app.command(cache.app)
     app.register_install_completion_command(help="Install completion for this shell.")
     session = Parameter(group="Session", show_default=False)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from artifacts import layout
 from artifacts.text import printable
 from classifier import datasets
+from flows.cli.answer import short
 from reporting.progress import console
 from tasks.commands import data_command, dataset_option
 from tasks.errors import ARGUMENT_ERRORS
@@ -43,29 +44,48 @@ def say(sentence: str) -> None:
 
 def print_summary(result: dict[str, Any], *, ui: bool) -> None:
     """Print the closing lines of a train flow; `ui`: whether there is one to look at."""
+    _write([*_scores(result), *_report(result, ui=ui), ("next", _next(result))])
+
+
+def print_retrain(result: dict[str, Any], *, ui: bool) -> None:
+    """Print the closing lines of a retrain flow; `ui`: whether there is one to look at."""
+    lines = [("outcome", result["outcome"])]
+    if "test_accuracy" in result:
+        lines += [("", sentence) for sentence in result["why"]]
+        lines += _scores(result)
+        lines.append(("champion", short(result["champion"] or "none")))
+    _write([*lines, *_report(result, ui=ui)])
+
+
+def _scores(result: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("accuracy", f"{result['test_accuracy']:.4f}"),
+        ("errors", f"{result['errors']:,} of {result['test_rows']:,} test images"),
+    ]
+    if "recent_accuracy" in result:
+        accuracy, rows = result["recent_accuracy"], result["recent_rows"]
+        lines.append(("recent", f"{accuracy:.4f} of {rows:,} recent test images"))
+    return lines
+
+
+def _report(result: dict[str, Any], *, ui: bool) -> list[tuple[str, str]]:
     from prefect.utilities.urls import url_for
 
     report = layout.root() / result["report"] / "report.html"
-    shown = {
-        "accuracy": f"{result['test_accuracy']:.4f}",
-        "errors": f"{result['errors']:,} of {result['test_rows']:,} test images",
-    }
-    if "recent_accuracy" in result:
-        accuracy, rows = result["recent_accuracy"], result["recent_rows"]
-        shown["recent"] = f"{accuracy:.4f} of {rows:,} recent test images"
-    shown["report"] = str(report)
+    lines = [("report", str(report))]
     if ui:
-        shown["UI"] = str(url_for("flow-run", obj_id=_flow_run_id(report)))
-    shown["next"] = _next(result)
-    sys.stdout.write("\n" + "".join(f"{name:<10} {text}\n" for name, text in shown.items()))
+        lines.append(("UI", str(url_for("flow-run", obj_id=_flow_run_id(report)))))
+    return lines
+
+
+def _write(lines: list[tuple[str, str]]) -> None:
+    text = "".join(f"{name:<10} {printable(value)}\n" for name, value in lines)
+    sys.stdout.write("\n" + text)
 
 
 def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
     """Print the closing lines of an ingest; `ui`: whether there is one to look at."""
-    from prefect.utilities.urls import url_for
-
-    report = layout.root() / result["report"] / "report.html"
-    lines = []
+    lines: list[tuple[str, str]] = []
     for batch in result["batches"]:
         rows = f"{batch['accepted']:,} new rows, {batch['recent_test']:,} of them for testing"
         name = batch["batch"] or f"none, of {batch['delivery']}"
@@ -82,9 +102,7 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
                 share = f"{check['contradicted']:,} of {check['rows']:,} labels"
                 lines.append(("", f"the present model contradicts {share}"))
     lines += [("waiting", name) for name in result["waiting"]]
-    lines.append(("report", str(report)))
-    if ui:
-        lines.append(("UI", str(url_for("flow-run", obj_id=_flow_run_id(report)))))
+    lines += _report(result, ui=ui)
     checks = ((batch["batch"], batch["check"] or {}) for batch in result["batches"])
     broken = [name for name, check in checks if check.get("outcome") == "broken"]
     if broken:
@@ -92,8 +110,7 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
         lines.append(("next", f"{command}, then retract or accept it"))
     elif result["accepted"]:
         lines.append(("next", f"./run train{dataset_option(result['dataset'])}"))
-    text = "".join(f"{name:<10} {printable(value)}\n" for name, value in lines)
-    sys.stdout.write("\n" + text)
+    _write(lines)
 
 
 def _flow_run_id(report: Path) -> str:

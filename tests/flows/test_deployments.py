@@ -42,7 +42,7 @@ def form(deployed):
 def test_there_are_three_and_all_are_for_the_local_work_pool(deployed):
     assert {name: each.entrypoint for name, each in deployed.items()} == {
         "on-demand": "flows/train.py:train",
-        "weekly": "flows/train.py:train",
+        "weekly": "flows/retrain.py:retrain",
         "incoming": "flows/ingest.py:ingest",
     }
     for deployment in deployed.values():
@@ -67,7 +67,7 @@ def test_a_scheduled_run_is_not_doubled(deployed):
     assert deployed["on-demand"].global_concurrency_limit is None
 
 
-@pytest.mark.parametrize("name", ["on-demand", "incoming"])
+@pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly"])
 def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name):
     form = deployed[name].parameter_openapi_schema
     groups = [form, *form["definitions"].values()]

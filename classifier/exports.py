@@ -1,0 +1,88 @@
+"""Exports: a model as one file that torch loads and runs without this project's code.
+
+program = torch.export.load("model.pt2").module()
+probabilities = program(images)  # float32 [N, *shape] in 0..1 -> float32 [N, classes]
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from classifier.errors import InputError
+from classifier.models import Model
+
+FILE, ABOUT = "model.pt2", "export.json"
+EXAMPLE_ROWS = 2  # torch.export takes an axis of one row for a constant
+MAX_DIFFERENCE = 1e-4  # of a probability, between the export and the network it was made of
+
+
+class _Probabilities(nn.Module):
+    """The network with the softmax that its training leaves to the loss."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits.softmax(1)
+
+
+def write(folder: Path, model: Model) -> None:
+    """Write the export and what it takes into an existing folder, and try it.
+
+    Raises:
+        InputError: the network cannot be exported, or its export gives other probabilities.
+    """
+    module = _Probabilities(model.network.cpu().eval()).requires_grad_(False)
+    example = torch.rand(EXAMPLE_ROWS, *model.shape, generator=torch.Generator().manual_seed(0))
+    rows = {0: torch.export.Dim("rows", min=1)}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch deprecates of itself
+            program = torch.export.export(module, (example,), dynamic_shapes=(rows,))
+            torch.export.save(program, folder / FILE)
+            exported = load(folder)(example[:1])
+            expected = module(example[:1])
+    except InputError:
+        raise
+    except Exception as error:  # of many types, from within torch
+        raise InputError(
+            f"The network cannot be exported ({str(error).splitlines()[0]}): torch.export needs a "
+            "`forward` that takes the same way for every image."
+        ) from error
+    if (exported - expected).abs().max() > MAX_DIFFERENCE:
+        raise InputError("The export of the network gives other probabilities than the network.")
+    about = {
+        "dataset": model.dataset,
+        "classes": model.classes,
+        "input": {"shape": ["rows", *model.shape], "type": "float32", "range": [0, 1]},
+        "output": {"shape": ["rows", len(model.classes)], "type": "float32"},
+        "torch": torch.__version__,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> nn.Module:
+    """Return the export of that folder: float32 [N, *shape] in 0..1 to probabilities [N, K].
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        return torch.export.load(folder / FILE).module()
+    except Exception as error:  # of many types, from within torch
+        raise InputError(
+            f"{folder / FILE} is no readable export ({error}): promote again."
+        ) from error
+
+
+def predict(folder: Path, images: np.ndarray) -> np.ndarray:
+    """Return probabilities, float32 [N, K], of float32 images [N, *shape] in 0..1."""
+    with torch.inference_mode():
+        found: np.ndarray = load(folder)(torch.from_numpy(images)).numpy()
+    return found

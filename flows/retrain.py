@@ -1,0 +1,225 @@
+"""The retrain flow: new data in, a model from it, and into use if it may replace the champion."""
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect.transactions import transaction
+from pydantic import Field
+
+from artifacts.artifact import Artifact
+from flows import steps
+from flows.ingest import look
+from flows.names import DatasetName, RecipeName
+from flows.parameters import Device, ImageSize, Plan, RecipeFields, Seed, flow_run_name, resolve
+from registry import models
+from registry.models import Models
+from reporting.report import Run, open_run
+from tasks import champion
+from tasks.check import Drift
+from tasks.errors import BrokenData
+from tasks.export import export
+from tasks.incoming import take_in_incoming
+from tasks.judge import Bars, Rule, Training, bars, check_rule, judge, known_answer
+from tasks.new_data import new_data
+from tasks.parts import parts_of
+from tasks.plot import Grid
+from tasks.promote import promote
+from tasks.report import report, summarise
+from tasks.test_sets import OFFICIAL, RECENT, TestSet
+from tasks.train import train
+
+TIME_LIMIT = 6 * 3600  # seconds
+
+Start = Annotated[Literal["scratch", "champion"], Parameter(name="--from")]
+Threshold = Annotated[float | None, Field(ge=0, le=1)]
+
+
+@flow(name="retrain", flow_run_name=flow_run_name, timeout_seconds=TIME_LIMIT)
+def retrain(
+    *,
+    dataset: DatasetName = "mnist",
+    recipe: RecipeName = None,
+    overrides: RecipeFields = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    start: Start = "scratch",
+    rule: Rule = "auto",
+    threshold: Threshold = None,
+    drift: Drift = Drift(),  # noqa: B008 - frozen
+    grid: Grid = Grid(),  # noqa: B008 - frozen
+    image_size: ImageSize = None,
+) -> dict[str, Any] | State:
+    """Take in new data, train, and replace the champion if the new model passes the gate.
+
+    Args:
+        dataset: Dataset to train on
+        recipe: How to train; the dataset's default recipe unless given
+        overrides: Recipe fields to use instead of the recipe's own
+        seed: Seed of the initial weights and of the order of the rows
+        device: Where to train; auto takes a GPU if there is one
+        start: First weights: random ones, or the champion's
+        rule: What a new model must show; auto decides by what changed since the champion
+        threshold: Least accuracy on each test set, with the rule threshold
+        drift: When a batch raises an alarm
+        grid: The grids of sample images
+        image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
+    """
+    check_rule(rule, threshold)
+    plan = resolve(dataset, recipe, overrides, device, image_size=image_size)
+    with open_run() as run:
+        done = steps.published(plan)
+        take_in_incoming(dataset, done["normalise"])
+        done |= look(dataset, done["normalise"], drift, plan.device, plan.classes)
+        try:
+            new = new_data(dataset)
+        except BrokenData as error:
+            error.found = report(run, _about(plan, seed) | {"outcome": "broken"}, done)
+            return Failed(name="Broken", message=str(error), data=error)
+        done |= steps.combined(plan, done["normalise"], new)
+        known, rows = models.current(dataset), done["manifest"]
+        initial = _initial(dataset, known) if start == "champion" else None
+        training = _training(plan, seed, rows, initial)
+        if answer := known_answer(known, training):
+            why, summary = answer
+            return _unchanged(run, known, why, summary, done)
+        done |= steps.fitted(plan, seed, grid, rows, initial)
+        summary = summarise(run, _about(plan, seed), done)
+        return _decide(run, plan, training, known, summary, done, rule, threshold)
+
+
+def _about(plan: Plan, seed: int) -> dict[str, Any]:
+    return plan.about | {"seed": seed}
+
+
+def _initial(dataset: str, known: Models) -> Artifact:
+    """Return the champion, from whose weights a training starts."""
+    if known.champion is None:
+        raise champion.no_champion(dataset)
+    if not champion.clean(dataset, known.champion):
+        raise champion.rests_on_retracted(dataset)
+    return champion.intact(known.champion.model)
+
+
+def _training(plan: Plan, seed: int, rows: Artifact, initial: Artifact | None) -> Training:
+    components = train.key_components(
+        rows,
+        parts_of(rows),
+        plan.dataset,
+        plan.recipe,
+        seed,
+        plan.device,
+        plan.classes,
+        initial,
+    )
+    return Training.of(plan.dataset, components)
+
+
+def _unchanged(
+    run: Run, known: Models, why: str, summary: dict[str, Any], done: steps.Results
+) -> State:
+    """End the run without a training: what it would give is known."""
+    live = known.champion.model if known.champion else None
+    about = summary | {
+        "train_seconds": None,
+        "outcome": "unchanged",
+        "champion": live,
+        "challenger": None,
+        "verdict": None,
+        "why": [why],
+    }
+    found = report(run, about, done)
+    return Completed(name="Unchanged", message=why, data=found)
+
+
+def _decide(
+    run: Run,
+    plan: Plan,
+    training: Training,
+    known: Models,
+    summary: dict[str, Any],
+    done: steps.Results,
+    rule: Rule,
+    threshold: float | None,
+) -> State:
+    """Judge the model, and put it in use if it passes."""
+    rows, model = done["manifest"], done["train"]
+    before = known.champion
+    if before and before.model == model.name:
+        return _unchanged(run, known, "The training gave the champion again.", summary, done)
+    if why := _refusal(known, model):
+        return _end(run, "refused", known, model, None, [why], summary, done)
+    sets = _test_sets(done)
+    against = bars(known, training, model, rows, sets)
+    for name, promotion in against.items():
+        done |= steps.scored(plan, champion.intact(promotion.model), rows, name)
+    sets = _test_sets(done, against)
+    names = tuple(model.read_json("model.json")["classes"])
+    verdict = judge(training, model, rows, sets, against, summary, rule, threshold, names)
+    if not verdict["promote"]:
+        return _end(run, "refused", known, model, verdict, verdict["why"], summary, done)
+    done["export"] = export(model, plan.dataset)
+    with transaction():
+        promote(
+            training,
+            model,
+            done["export"],
+            rows,
+            sets,
+            done["plot"],
+            summary,
+            verdict["why"],
+            before.number if before else None,
+            run.id,
+        )
+        return _end(run, "promoted", known, model, verdict, verdict["why"], summary, done)
+
+
+def _refusal(known: Models, model: Artifact) -> str | None:
+    """Say why no verdict is asked for."""
+    if model.name in known.blocked:
+        return f"The model is blocked: {known.blocked[model.name]}."
+    if known.frozen is not None:
+        return f"Promotion is frozen: {known.frozen}."
+    return None
+
+
+def _test_sets(done: steps.Results, against: Bars | None = None) -> list[TestSet]:
+    """Return the test sets with the evaluations that there are."""
+    has = [name for name, _ in against.items()] if against else []
+    found = []
+    for name, suffix in ((OFFICIAL, ""), (RECENT, "-recent")):
+        if f"evaluate{suffix}" in done:
+            found.append(
+                TestSet(
+                    name=name,
+                    challenger=done[f"evaluate{suffix}"],
+                    champion=done[f"evaluate-champion{suffix}"] if "champion" in has else None,
+                    anchor=done[f"evaluate-anchor{suffix}"] if "anchor" in has else None,
+                )
+            )
+    return found
+
+
+def _end(
+    run: Run,
+    outcome: Literal["promoted", "refused"],
+    known: Models,
+    model: Artifact,
+    verdict: dict[str, Any] | None,
+    why: list[str],
+    summary: dict[str, Any],
+    done: steps.Results,
+) -> State:
+    before = known.champion.model if known.champion else None
+    about = summary | {
+        "outcome": outcome,
+        "champion": model.name if outcome == "promoted" else before,
+        "challenger": model.name,
+        "verdict": verdict,
+        "why": why,
+    }
+    found = report(run, about, done)
+    return Completed(name=outcome.capitalize(), message=" ".join(why), data=found)

@@ -1,0 +1,54 @@
+"""The steps that flows have in common, each with the results that it needs."""
+
+from artifacts.artifact import Artifact
+from flows.parameters import Plan
+from tasks.download import asked_at, download, local_digest
+from tasks.evaluate import evaluate, evaluate_recent
+from tasks.manifest import manifest
+from tasks.new_data import NewData
+from tasks.normalise import normalise
+from tasks.parts import has_rows, parts_of
+from tasks.plot import Grid, plot
+from tasks.train import train
+
+Results = dict[str, Artifact]
+
+
+def published(plan: Plan, limit: int | None = None) -> Results:
+    """Download and normalise the published rows."""
+    raw = download(plan.dataset, local_digest(), asked_at(plan.dataset), plan.image_size)
+    return {"download": raw, "normalise": normalise(raw, plan.dataset, limit, plan.classes)}
+
+
+def combined(plan: Plan, base: Artifact, new: NewData) -> Results:
+    """Combine the published rows and what was ingested."""
+    rows = manifest(base, new.batches, new.patches, new.erased, plan.dataset, plan.classes)
+    return {"manifest": rows}
+
+
+def fitted(
+    plan: Plan, seed: int, grid: Grid, rows: Artifact, initial: Artifact | None = None
+) -> Results:
+    """Train on the rows of a manifest, evaluate and plot."""
+    parts = parts_of(rows)
+    model = train(rows, parts, plan.dataset, plan.recipe, seed, plan.device, plan.classes, initial)
+    scores = scored(plan, model, rows)
+    pictures = plot(rows, parts, model, scores["evaluate"], grid, plan.classes)
+    return {"train": model, "evaluate": scores.pop("evaluate"), "plot": pictures, **scores}
+
+
+def scored(plan: Plan, model: Artifact, rows: Artifact, name: str = "") -> Results:
+    """Score a model on the official and, where there is one, the recent test set.
+
+    Args:
+        plan: of the run.
+        model: to be scored.
+        rows: the manifest.
+        name: of the model in the report; the one that was trained needs none.
+    """
+    parts, label = parts_of(rows), f"-{name}" if name else ""
+    done = {f"evaluate{label}": evaluate(model, rows, parts, plan.dataset, plan.device)}
+    if has_rows(rows, "recent"):
+        recent = evaluate_recent(model, rows, parts, plan.dataset, plan.device)
+        done[f"evaluate{label}-recent"] = recent
+    return done

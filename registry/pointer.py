@@ -1,0 +1,64 @@
+"""The pointer: which event put the model in use that is in use now.
+
+    <root>/store/registry/<dataset>/champion.json    {"format": 1, "event": 42, "model": "models/…"}
+
+It is replaced atomically, after everything that it leads to is in place. A promotion that was
+killed before that is an event that no pointer reached: it did not happen.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts import layout
+from artifacts.errors import InputError
+from artifacts.files import explain_write_errors, write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointer:
+    """The promotion that counts: its event, and the name of its model."""
+
+    event: int
+    model: str
+
+
+def path_of(dataset: str) -> Path:
+    """Return the file of the pointer."""
+    return layout.store() / "registry" / dataset / "champion.json"
+
+
+def read(dataset: str) -> Pointer | None:
+    """Return the pointer; None before the first promotion.
+
+    Raises:
+        InputError: it cannot be read, so that the model in use is not known.
+    """
+    path = path_of(dataset)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = content["format"] == FORMAT and type(content["event"]) is int
+        if known and layout.ARTIFACT_NAME.fullmatch(content["model"]):
+            return Pointer(event=content["event"], model=content["model"])
+        why = "it has another form"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = str(error)
+    raise InputError(
+        f"{path} does not say which model is in use ({why}): restore it from a backup. The last "
+        "promotion in the log says what it was."
+    )
+
+
+def write(dataset: str, pointer: Pointer) -> None:
+    """Replace the pointer.
+
+    Raises:
+        InputError: the data root cannot be written.
+    """
+    content = {"format": FORMAT, "event": pointer.event, "model": pointer.model}
+    with explain_write_errors(layout.root()):
+        write_atomically(path_of(dataset), json.dumps(content) + "\n")

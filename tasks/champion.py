@@ -1,0 +1,136 @@
+"""The champion, as the flows use it: its artifacts, what made it, and whether it is a bar."""
+
+from typing import Any
+
+from artifacts import artifact, keys, layout
+from artifacts.artifact import Artifact, find_damage
+from artifacts.errors import InputError
+from artifacts.keys import KeyComponents
+from registry import data, models
+from registry.models import Models, Promotion
+from tasks.commands import dataset_option
+
+COMPONENTS = "components.json"  # of a card: what the model was made of
+#: Argument of `train` that does not count when a training is asked whether it was judged.
+INITIAL = ("initial", "input initial")
+
+
+def intact(name: str) -> Artifact:
+    """Return a kept artifact, verified; a damaged copy of it in the cache goes.
+
+    Raises:
+        InputError: it is missing or damaged where it stays.
+    """
+    found = models.artifact_of(name)
+    if damage := find_damage(found, folder=layout.permanent() / name):
+        raise InputError(
+            f"{layout.permanent() / name} cannot be used ({damage}): restore it from a backup."
+        )
+    if find_damage(found):
+        artifact.delete(found)
+    return found
+
+
+def components(promotion: Promotion) -> KeyComponents:
+    """Return the key components of the training that gave a champion; raises as `intact`."""
+    return intact(str(promotion.about["card"])).read_json(COMPONENTS)
+
+
+def train_key(found: KeyComponents, dataset: str) -> str:
+    """Return the key by which a training is known to the gate: starting weights do not count."""
+    return keys.key_of({n: v for n, v in found.items() if n not in INITIAL}, dataset)
+
+
+def changed(old: KeyComponents, new: KeyComponents) -> set[str]:
+    """Return what changed from one training to another: recipe, data, code, packages, seed."""
+    found = set()
+    before, after = keys.parameters(old), keys.parameters(new)
+    for name in (before.keys() | after.keys()) - set(INITIAL):
+        if before.get(name) != after.get(name):
+            found.add("seed" if name == "seed" else "recipe")
+    if keys.inputs(old).get("manifest") != keys.inputs(new).get("manifest"):
+        found.add("data")
+    if keys.versions(old) != keys.versions(new):
+        found.add("packages")
+    if not _same_code(old, new):
+        found.add("code")
+    return found
+
+
+def _same_code(old: KeyComponents, new: KeyComponents) -> bool:
+    def code(found: KeyComponents) -> KeyComponents:
+        return {n: v for n, v in found.items() if n.startswith(("code ", "format "))}
+
+    return code(old) == code(new)
+
+
+def clean(dataset: str, promotion: Promotion) -> bool:
+    """Return whether a champion rests on no batch that was retracted since.
+
+    Raises:
+        InputError: its manifest is missing or damaged.
+    """
+    manifest = intact(str(promotion.about["manifest"]))
+    parts = manifest.read_json("manifest.json")["parts"]
+    used = {part["digest"] for part in parts if part["kind"] == data.BATCHES}
+    there = data.current(dataset).batches
+    retracted = {batch.digest for batch in there if batch.retracted is not None}
+    former = {old for batch in there if batch.retracted is not None for old in batch.former}
+    return not used & (retracted | former)
+
+
+def bar(dataset: str, known: Models) -> Promotion | None:
+    """Return the champion, or the best earlier one that rests on no retracted batch.
+
+    None where there is none: then a floor is the bar.
+    """
+    if known.champion is None or clean(dataset, known.champion):
+        return known.champion
+    usable = (one for one in known.history if one.model not in known.blocked)
+    found = [one for one in usable if clean(dataset, one)]
+    return max(found, key=_accuracy, default=None)
+
+
+def _accuracy(one: Promotion) -> float:
+    return float(one.about["summary"]["test_accuracy"])
+
+
+def check_shape(name: str, manifest: Artifact, dataset: str) -> None:
+    """Check that a champion takes the images of the manifest.
+
+    Raises:
+        InputError: it takes others.
+    """
+    mine = list(intact(name).read_json("model.json")["shape"])
+    wanted = manifest.read_json("manifest.json")["shape"]
+    if mine != wanted:
+        raise InputError(
+            f"The champion of {dataset} takes images of {mine}, and the data now has {wanted}: "
+            "give images of another size a dataset of their own."
+        )
+
+
+def no_champion(dataset: str) -> InputError:
+    """Return the error that there is no champion yet, with the remedy."""
+    return InputError(
+        f"{dataset} has no champion yet: `./run retrain{dataset_option(dataset)}` trains one and "
+        "puts it in use."
+    )
+
+
+def rests_on_retracted(dataset: str) -> InputError:
+    """Return the error that the champion is no start for a training."""
+    return InputError(
+        f"The champion of {dataset} rests on a batch that was retracted: train without "
+        "`--from champion`."
+    )
+
+
+def about(promotion: Promotion) -> dict[str, Any]:
+    """Return a promotion as a line of a list, JSON-ready."""
+    return {
+        "model": promotion.model,
+        "at": promotion.at,
+        **{name: promotion.about["summary"].get(name) for name in ("recipe", "test_accuracy")},
+        "why": promotion.about["why"],
+    }

@@ -1,0 +1,256 @@
+"""Judge: may the challenger replace the champion? Each question is answered once, and logged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from artifacts.artifact import Artifact
+from artifacts.keys import KeyComponents
+from registry import log, models
+from registry.log import Event
+from registry.models import Models, Promotion
+from tasks import champion
+from tasks.test_sets import TestSet, keep_rows, rows_in
+
+if TYPE_CHECKING:
+    from classifier.evaluation.ledger import Look
+
+Rule = Literal["auto", "better", "not-worse", "threshold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training, before it has run.
+
+    Fields:
+        dataset: its name.
+        key: by which the gate knows it; starting weights do not count.
+        components: of its cache key.
+    """
+
+    dataset: str
+    key: str
+    components: KeyComponents
+
+    @classmethod
+    def of(cls, dataset: str, components: KeyComponents) -> "Training":
+        """Return the training with these key components."""
+        key = champion.train_key(components, dataset)
+        return cls(dataset=dataset, key=key, components=components)
+
+
+def known_answer(known: Models, training: Training) -> tuple[str, dict[str, Any]] | None:
+    """Return why a training needs not run, and what is known of its model; None if it must.
+
+    It is the champion's, was refused against this champion, or its model is blocked. A model that
+    passed and was not promoted, as when its run was killed, is promoted with its logged verdict.
+    """
+    if known.champion and known.champion.about["train_key"] == training.key:
+        return "This training gave the champion.", dict(known.champion.about["summary"])
+    for look in reversed(known.looks):
+        if look.about["train_key"] != training.key:
+            continue
+        model, summary = models.model_of(look), dict(look.about["summary"])
+        if model in known.blocked:
+            return f"Its model is blocked: {known.blocked[model]}.", summary
+        against = known.champion.model if known.champion else None
+        if look.about["judged_against"] == against and not look.about["verdict"]["promote"]:
+            return "Its model was refused against this champion already.", summary
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """What the challenger is compared with.
+
+    Fields:
+        champion: the best model that rests on no retracted batch; None: a floor is the bar.
+        anchor: the champion at the start of the ledger, where it is another one.
+        look: number of this look in the ledger.
+    """
+
+    champion: Promotion | None
+    anchor: Promotion | None
+    look: int
+
+    def items(self) -> list[tuple[str, Promotion]]:
+        """Return those that must be scored, by name."""
+        both = (("champion", self.champion), ("anchor", self.anchor))
+        return [(name, one) for name, one in both if one is not None]
+
+
+def bars(
+    known: Models, training: Training, model: Artifact, manifest: Artifact, sets: Sequence[TestSet]
+) -> Bars:
+    """Return what the challenger is compared with, given its own evaluations.
+
+    Raises:
+        InputError: log, cards or manifests are damaged, or the champion takes other images.
+    """
+    from classifier.evaluation import ledger
+
+    dataset = training.dataset
+    champ = champion.bar(dataset, known)
+    if champ is not None and champ is not known.champion and champ.model == model.name:
+        champ = None  # it was champion, and is the best that is clean: only a floor is above it
+    if known.champion is not None:
+        champion.check_shape(known.champion.model, manifest, dataset)
+    looks, rows_of = _ledger(known, manifest, sets)
+    current = ledger.current_ledger(
+        looks, datetime.now(UTC), frozenset(one.digest for one in sets), rows_of
+    )
+    anchor = _anchor(dataset, known, ledger.anchor_of(current)) if champ else None
+    if anchor is not None and champ is not None and anchor.model == champ.model:
+        anchor = None
+    return Bars(champion=champ, anchor=anchor, look=ledger.next_look(current))
+
+
+def _ledger(
+    known: Models, manifest: Artifact, sets: Sequence[TestSet]
+) -> tuple[list["Look"], dict[str, frozenset[bytes]]]:
+    kept = kept_rows(known) | {one.digest: keep_rows(manifest, one.name) for one in sets}
+    return looks_of(known), {digest: rows_in(name) for digest, name in kept.items()}
+
+
+def kept_rows(known: Models) -> dict[str, str]:
+    """Return the name of the artifact with the rows of each test set of the looks."""
+    return {one["test_set"]: one["rows"] for look in known.looks for one in look.about["test_sets"]}
+
+
+def looks_of(known: Models) -> list["Look"]:
+    """Return the logged verdicts as the ledger takes them."""
+    from classifier.evaluation.ledger import Look
+
+    return [
+        Look(
+            at=at,
+            rule=look.about["verdict"]["rule"],
+            challenger=models.model_of(look),
+            champion=look.about["champion"],
+            test_sets=_sets_of(look),
+            verdict=look.about["verdict"],
+        )
+        for look, at in zip(known.looks, models.running_times(known.looks), strict=True)
+    ]
+
+
+def _sets_of(look: Event) -> frozenset[str]:
+    return frozenset(one["test_set"] for one in look.about["test_sets"])
+
+
+def _anchor(dataset: str, known: Models, name: str | None) -> Promotion | None:
+    found = known.promotion_of(name) if name else None
+    return found if found and champion.clean(dataset, found) else None
+
+
+@task(name="compare", cache_policy=NO_CACHE, persist_result=False)
+def judge(
+    training: Training,
+    model: Artifact,
+    manifest: Artifact,
+    sets: list[TestSet],
+    against: Bars,
+    summary: dict[str, Any],
+    rule: Rule,
+    threshold: float | None,
+    names: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return the verdict, JSON-ready; a question that was answered before keeps its answer.
+
+    Args:
+        training: that gave the challenger.
+        model: the challenger.
+        manifest: which rows there are.
+        sets: with the evaluations of all bars.
+        against: the bars.
+        summary: of the run, for the log.
+        rule: which it must satisfy; auto: what changed decides.
+        threshold: least accuracy, with the rule threshold.
+        names: of the classes.
+
+    Raises:
+        InputError: log or predictions are damaged.
+    """
+    known = models.current(training.dataset)
+    champ = against.champion
+    name = champ.model if champ else None
+    question = (model.name, name, frozenset(one.digest for one in sets))
+    for look in known.looks:
+        if (models.model_of(look), look.about["champion"], _sets_of(look)) == question:
+            return {**look.about["verdict"], "changed": look.about["changed"]}
+    found, changed = _verdict(training, manifest, sets, against, rule, threshold, names)
+    log.append(
+        "look",
+        training.dataset,
+        challenger=model.name,
+        champion=name,
+        judged_against=known.champion.model if known.champion else None,
+        train_key=training.key,
+        test_sets=[
+            {"test_set": one.digest, "rows": keep_rows(manifest, one.name), "name": one.name}
+            for one in sets
+        ],
+        changed=changed,
+        verdict=found,
+        summary=summary,
+    )
+    for sentence in found["why"]:
+        get_run_logger().info("%s", sentence)
+    return {**found, "changed": changed}
+
+
+def _verdict(
+    training: Training,
+    manifest: Artifact,
+    sets: Sequence[TestSet],
+    against: Bars,
+    rule: Rule,
+    threshold: float | None,
+    names: tuple[str, ...],
+) -> tuple[dict[str, Any], list[str]]:
+    from classifier.evaluation import gate, ledger
+
+    champ = against.champion
+    changed: set[str] = set()
+    chosen: ledger.Rule = "not-worse" if rule == "auto" else rule
+    reason = ""
+    if champ is not None:
+        changed = champion.changed(champion.components(champ), training.components)
+        if rule == "auto":
+            chosen, reason = gate.auto_rule(changed)
+    scored = [one.scored(manifest) for one in sets]
+    found = gate.verdict(
+        scored[0],
+        scored[1] if len(scored) > 1 else None,
+        rule=chosen,
+        classes=names,
+        look=against.look,
+        champion_classes=_classes(champ),
+        anchor_classes=_classes(against.anchor),
+        threshold=threshold,
+        reason=reason,
+    )
+    return found.json(), sorted(changed)
+
+
+def _classes(promotion: Promotion | None) -> int | None:
+    if promotion is None:
+        return None
+    return len(champion.intact(promotion.model).read_json("model.json")["classes"])
+
+
+def check_rule(rule: Rule, threshold: float | None) -> None:
+    """Check before anything runs that rule and threshold fit.
+
+    Raises:
+        ArgumentError: they do not.
+    """
+    from classifier.errors import ArgumentError
+
+    if (rule == "threshold") != (threshold is not None):
+        raise ArgumentError("--rule threshold and --threshold go together: give both, or neither.")
