@@ -122,6 +122,8 @@ def _compute(
             timeout=SECONDS,
             check=False,
         )
+    if done.returncode < 0:
+        return "skipped", f"its process was ended by signal {-done.returncode}"
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return "different", f"it cannot be computed again: {said}"
@@ -217,7 +219,8 @@ class _Arguments:
                     f.name: self._value(f"{name}.{f.name}", hints[f.name]) for f in fields(kind)
                 }
                 return kind(**{n: v for n, v in values.items() if v is not _MISSING})
-        return tuple(value) if get_origin(hint) is tuple and isinstance(value, list) else value
+        is_tuple = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
+        return tuple(value) if is_tuple and isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
 from registry import data
 from reporting.report import open_run
-from tasks.base import last_base
+from tasks.base import check_size, last_base
 from tasks.check import Drift, check, present_model, record_check
 from tasks.download import asked_at, download, local_digest, local_source
 from tasks.incoming import take_in_incoming
-from tasks.ingest import NothingGoodError
+from tasks.ingest import check_batches
 from tasks.ingest import ingest as take_in
 from tasks.ingest_report import report
+from tasks.intake import NothingGoodError
 from tasks.manifest import manifest
 from tasks.new_data import new_data
 from tasks.normalise import normalise
@@ -58,6 +59,7 @@ def ingest(
     with open_run() as run:
         results = base_of(dataset, names, size)
         base = results["normalise"]
+        check_batches(dataset, base)
         waiting: list[str] = []
         if paths:
             taken = [take_in(dataset, [Path(path) for path in paths], batch, base)]
@@ -76,9 +78,14 @@ def ingest(
 def base_of(
     dataset: str, names: tuple[str, ...] | None, size: tuple[int, ...] | None
 ) -> dict[str, Artifact]:
-    """Return the published rows: those of the last full run, else download them."""
+    """Return the published rows: those of the last full run, else download them.
+
+    Raises:
+        ArgumentError: those there have another size than the given one.
+    """
     known = None if local_source() else last_base(dataset)
     if known is not None:
+        check_size(dataset, known, size)
         return {"normalise": known}
     raw = download(dataset, local_digest(), asked_at(dataset), size)
     return {"download": raw, "normalise": normalise(raw, dataset, None, names)}

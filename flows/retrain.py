@@ -22,6 +22,7 @@ from tasks.check import Drift
 from tasks.errors import BrokenData
 from tasks.export import export
 from tasks.incoming import take_in_incoming
+from tasks.ingest import check_batches
 from tasks.judge import Bars, Rule, Training, bars, check_rule, judge, known_answer
 from tasks.new_data import new_data
 from tasks.parts import parts_of
@@ -71,6 +72,7 @@ def retrain(
     plan = resolve(dataset, recipe, overrides, device, image_size=image_size)
     with open_run() as run:
         done = steps.published(plan)
+        check_batches(dataset, done["normalise"])
         take_in_incoming(dataset, done["normalise"])
         done |= look(dataset, done["normalise"], drift, plan.device, plan.classes)
         try:

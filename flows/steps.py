@@ -27,17 +27,34 @@ def combined(plan: Plan, base: Artifact, new: NewData) -> Results:
 
 
 def fitted(
-    plan: Plan, seed: int, grid: Grid, rows: Artifact, initial: Artifact | None = None
+    plan: Plan,
+    seed: int,
+    grid: Grid,
+    rows: Artifact,
+    initial: Artifact | None = None,
+    *,
+    has_recent: bool = False,
 ) -> Results:
-    """Train on the rows of a manifest, evaluate and plot."""
+    """Train on the rows of a manifest, evaluate and plot.
+
+    Args:
+        plan: of the run.
+        seed: of the training.
+        grid: of the pictures.
+        rows: the manifest.
+        initial: the model whose weights are the first ones.
+        has_recent: whether there are recent test rows, where the manifest is not known yet.
+    """
     parts = parts_of(rows)
     model = train(rows, parts, plan.dataset, plan.recipe, seed, plan.device, plan.classes, initial)
-    scores = scored(plan, model, rows)
+    scores = scored(plan, model, rows, has_recent=has_recent)
     pictures = plot(rows, parts, model, scores["evaluate"], grid, plan.classes)
     return {"train": model, "evaluate": scores.pop("evaluate"), "plot": pictures, **scores}
 
 
-def scored(plan: Plan, model: Artifact, rows: Artifact, name: str = "") -> Results:
+def scored(
+    plan: Plan, model: Artifact, rows: Artifact, name: str = "", *, has_recent: bool = False
+) -> Results:
     """Score a model on the official and, where there is one, the recent test set.
 
     Args:
@@ -45,10 +62,11 @@ def scored(plan: Plan, model: Artifact, rows: Artifact, name: str = "") -> Resul
         model: to be scored.
         rows: the manifest.
         name: of the model in the report; the one that was trained needs none.
+        has_recent: as `fitted`.
     """
     parts, label = parts_of(rows), f"-{name}" if name else ""
     done = {f"evaluate{label}": evaluate(model, rows, parts, plan.dataset, plan.device)}
-    if has_rows(rows, "recent"):
+    if has_rows(rows, "recent", unknown=has_recent):
         recent = evaluate_recent(model, rows, parts, plan.dataset, plan.device)
         done[f"evaluate{label}-recent"] = recent
     return done

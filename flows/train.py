@@ -63,7 +63,7 @@ def train(
     """
     plan = resolve(dataset, recipe, overrides, device, limit=limit, image_size=image_size)
     try:
-        data = new_data(dataset, only_base=bool(only_base or limit))
+        data = new_data(dataset, only_base=bool(only_base or limit), shape=plan.image_size)
     except BrokenData as error:
         if dry_run:
             raise
@@ -82,4 +82,4 @@ def _steps(
 ) -> dict[str, Artifact]:
     done = steps.published(plan, limit)
     done |= steps.combined(plan, done["normalise"], data)
-    return done | steps.fitted(plan, seed, grid, done["manifest"])
+    return done | steps.fitted(plan, seed, grid, done["manifest"], has_recent=data.has_recent)

@@ -27,7 +27,7 @@ class Batch:
         retracted: why it does not count; None while it counts.
         check: what the look at it found: outcome and reasons; None before.
         accepted: why it is trained on although it was found broken.
-        former: digests that it had before rows of it were erased.
+        former: digests that it had before rows of it were erased, or it was lost.
     """
 
     name: str
@@ -155,8 +155,8 @@ def fold(events: list[Event]) -> Data:
             case "correct":
                 patches.pop(about["patch"], None)  # one that is made again counts as the last
                 patches[about["patch"]] = None
-            case "erase":
-                erased |= set(about["rows"])
+            case "erase" | "mend":
+                erased |= set(about.get("rows", ()))
                 for old, new in about["batches"].items():
                     batches = _renamed(batches, old, new)
     return Data(batches=tuple(batches.values()), patches=tuple(patches), erased=frozenset(erased))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from artifacts import keys, records
 from artifacts.artifact import Artifact, find_damage
-from artifacts.errors import InputError
+from artifacts.errors import ArgumentError, InputError
 from classifier import datasets
 
 if TYPE_CHECKING:
@@ -31,6 +31,23 @@ def known_base(dataset: str) -> Artifact:
     if base is None:
         raise InputError(f"{dataset} has no published rows here yet: train or ingest first.")
     return base
+
+
+def check_size(dataset: str, base: Artifact, size: tuple[int, ...] | None) -> None:
+    """Check a given size of the images against that of the published rows.
+
+    Raises:
+        ArgumentError: they differ.
+    """
+    from classifier.data.parts import official
+
+    there = official(base.path).description.shape
+    if size not in {None, there}:
+        wanted, known = ("x".join(map(str, each)) for each in (size or (), there))
+        raise ArgumentError(
+            f"--image-size is {wanted}, and the published rows of {dataset} are {known}: leave it "
+            "out."
+        )
 
 
 def class_names(dataset: str, before: tuple[str, ...]) -> tuple[str, ...]:

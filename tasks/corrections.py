@@ -12,7 +12,7 @@ from registry import data, log
 from tasks import holdings
 from tasks.base import known_base, subject_of
 
-DROP = "drop"
+DROP = "drop"  # in place of a class; a class of that name is meant where there is one
 
 
 def correct(dataset: str, file: Path, why: str) -> dict[str, Any]:
@@ -28,11 +28,12 @@ def correct(dataset: str, file: Path, why: str) -> dict[str, Any]:
     names = subject_of(dataset, known_base(dataset)).classes
     labels: dict[str, int] = {}
     for line, digest, label in _lines(file):
-        if label != DROP and label not in names:
+        dropped = label == DROP and DROP not in names
+        if not dropped and label not in names:
             near = next((name for name in names if name.lower() == label.lower()), None)
             hint = f"did you mean {near!r}?" if near else f"the classes are {', '.join(names)}."
             raise InputError(f"{file}, line {line}: there is no class {label!r}: {hint}")
-        number = -1 if label == DROP else names.index(label)
+        number = -1 if dropped else names.index(label)
         if labels.setdefault(digest, number) != number:
             raise InputError(f"{file}, line {line}: {digest} has another label above: keep one.")
     if not labels:

@@ -6,6 +6,7 @@ is finished by the same command.
 
 import json
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     showing = _showing(there, made)
     shown_in = showing | {holder.name for holder in found}
     notes = _notes(found)
-    removed = {"rows in incoming files": _erase_incoming(dataset, wanted, notes)}
+    removed = {"rows in incoming files": _erase_incoming(dataset, wanted, held, notes)}
     traced = {entry.name for entry in there}
     removed["pictures of reports"] = _cover_reports(dataset, wanted, shown_in, traced, names)
     here = last_base(dataset) is not None  # without published rows nobody knows what they held
@@ -114,21 +115,37 @@ def _showing(there: Iterable[Entry], made: Iterable[Record]) -> set[str]:
     return {name for name in found if name.partition("/")[0] in SHOWING}
 
 
-def _erase_incoming(dataset: str, wanted: frozenset[str], notes: list[str]) -> int:
-    """Remove the rows from what lies in the incoming folder; note what cannot be read there."""
+def _erase_incoming(
+    dataset: str, wanted: frozenset[str], held: Collection[Artifact], notes: list[str]
+) -> int:
+    """Remove the rows from what lies in the incoming folder; note what cannot be read there.
+
+    Pictures are looked at in the size of the published rows, and in that of each batch that held
+    such rows.
+    """
     from classifier.data import inputs
+    from classifier.data.inputs.pictures import too_deep
 
     folder = incoming.folder_of(dataset)
     subject = _subject(dataset)
     if subject is None or not folder.is_dir():
         return 0
+    for left in folder.rglob(".*.tmp"):  # of an erasure that was killed
+        left.unlink(missing_ok=True)
     digests = [bytes.fromhex(digest) for digest in wanted]
+    shapes = {tuple(batch.read_json("batch.json")["shape"]) for batch in held} | {subject.shape}
     total = 0
     for path in [path for _, paths in incoming.parts(folder, subject.classes) for path in paths]:
-        try:
-            total += inputs.erase(path, digests, subject)
-        except INPUT_ERRORS as error:
-            notes.append(f"{error} If it holds such rows, remove them there.")
+        for shape in sorted(shapes):
+            try:
+                total += inputs.erase(path, digests, replace(subject, shape=shape))
+            except INPUT_ERRORS as error:
+                if shape == subject.shape:
+                    notes.append(f"{error} If it holds such rows, remove them there.")
+        notes += [
+            f"{deep} lies too deep to be read: if it holds such rows, remove them there."
+            for deep in too_deep(path)
+        ]
     return total
 
 
@@ -189,6 +206,11 @@ def _cover_reports(
     from classifier.evaluation import figures
 
     covered = 0
+    if runs.oldest_start() == float("inf"):  # else one without a page may be under way
+        for picture in layout.reports().glob("*/*.png"):
+            if not picture.with_name("report.json").exists():  # of a run that was killed
+                picture.unlink(missing_ok=True)
+                covered += 1
     for path in layout.reports().glob("*/report.json"):
         if not _may_show(path, dataset, wanted, names, traced, batches):
             continue

@@ -16,7 +16,8 @@ from artifacts.artifact import Artifact
 from artifacts.files import write_atomically
 from classifier.errors import InputError
 from tasks.base import subject_of
-from tasks.ingest import Intake, ingest
+from tasks.ingest import ingest
+from tasks.intake import Intake
 
 QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
 
@@ -115,15 +116,13 @@ def quiet_seconds() -> float:
 
 def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
     """Yield name and paths of each delivery."""
-    from classifier.data.inputs import files
-
     entries = sorted(path for path in top.iterdir() if not path.name.startswith("."))
     if any(path.is_dir() and path.name in classes for path in entries):
         yield "incoming", [top]
         return
     arrays = []
     for path in entries:
-        if path.is_file() and files.form(str(path))[0] == "idx":
+        if path.is_file() and _is_idx(path):
             arrays.append(path)
         else:
             yield path.name, [path]
@@ -131,11 +130,21 @@ def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]
         yield arrays[0].name, arrays
 
 
+def _is_idx(path: Path) -> bool:
+    from classifier.data.inputs import files
+
+    try:
+        return files.form(str(path))[0] == "idx"
+    except InputError:  # it cannot be read: a delivery of its own, which says so
+        return False
+
+
 def _stamps(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
     for file in files:
-        stat = file.stat()
-        yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)
+        with suppress(FileNotFoundError):  # it is being moved
+            stat = file.stat()
+            yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)
 
 
 def _seen_path(dataset: str) -> Path:

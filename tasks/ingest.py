@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,59 +18,18 @@ from artifacts.code import CodeRule, components
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
 from classifier import datasets
-from classifier.errors import ArgumentError, InputError
+from classifier.errors import ArgumentError
 from registry import data, log
 from registry.data import Batch
 from reporting import progress
 from tasks.base import subject_of
 from tasks.batch_names import keep_names
 from tasks.commands import data_command
+from tasks.intake import Intake
 
 if TYPE_CHECKING:
-    from classifier.data.inputs import Chunk, Refused, Subject
+    from classifier.data.inputs import Chunk, Subject
     from classifier.data.tables import Description
-
-LISTED = 10_000  # refused rows that a report lists by name
-PICTURED = 20  # refused rows whose pixels it shows
-
-
-@dataclass
-class Intake:
-    """What became of the rows of one ingest.
-
-    Fields:
-        delivery: what was read: a name for people.
-        batch: into which the good ones went; None if there is none.
-        is_new: whether it was not there before.
-        good: number of good rows.
-        refused: the first LISTED of the others: what, and why.
-        refused_rows: how many they are.
-        pictures: pixels and reason of the first of them that have any.
-    """
-
-    delivery: str
-    batch: Batch | None = None
-    is_new: bool = False
-    good: int = 0
-    refused: list[dict[str, str]] = field(default_factory=list)
-    refused_rows: int = 0
-    pictures: list[tuple[Any, str]] = field(default_factory=list)
-
-    def count(self, chunk: "Chunk") -> None:
-        """Add what a chunk holds."""
-        self.good += len(chunk.labels)
-        for row in chunk.refused:
-            self.refuse(row)
-
-    def refuse(self, row: "Refused") -> None:
-        """Add a refused row."""
-        from classifier.data.inputs.wording import shown
-
-        self.refused_rows += 1
-        if len(self.refused) < LISTED:
-            self.refused.append({"what": shown(row.what), "reason": row.reason})
-        if row.image is not None and len(self.pictures) < PICTURED:
-            self.pictures.append((row.image, row.reason))
 
 
 @task(name="ingest", persist_result=False, cache_policy=NO_CACHE)
@@ -88,7 +47,6 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
         InputError: a path cannot be used, or changes while it is read.
     """
     from classifier.data import staged
-    from classifier.data.batches import check_fits
     from classifier.data.inputs import plan
     from classifier.data.parts import official
 
@@ -97,9 +55,6 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
     subject = subject_of(dataset, base)
     with _alone(dataset):
         name = free_name(dataset, name, paths)
-        for batch in data.current(dataset).live:  # or none of them could be trained on
-            if find_damage(batch.artifact) is None:
-                check_fits(batch.artifact.path, batch.name, subject.shape, subject.classes)
         jobs = plan(paths, subject)
         code = json.dumps([_code(Path(__file__)), _code(datasets.declared()[dataset][1])])
         staging = staging_of(dataset, staged.key_of(jobs, subject, code))
@@ -128,9 +83,23 @@ def ingest(dataset: str, paths: Sequence[Path], name: str | None, base: Artifact
             taken.batch.name,
             data_command("restore", taken.batch.name, dataset),
         )
-    elif not taken.is_new:
+    elif not taken.is_new and not taken.is_mended:
         said.info("batch %s holds the same rows: nothing new", taken.batch.name)
     return taken
+
+
+def check_batches(dataset: str, base: Artifact) -> None:
+    """Check, before new rows of the shape of the base come in, that the batches have it too.
+
+    Raises:
+        InputError: one has another shape, so that they could not be trained on together.
+    """
+    from classifier.data.batches import check_fits
+
+    subject = subject_of(dataset, base)
+    for batch in data.current(dataset).live:
+        if find_damage(batch.artifact) is None:
+            check_fits(batch.artifact.path, batch.name, subject.shape, subject.classes)
 
 
 def _code(file: Path) -> dict[str, str]:
@@ -178,7 +147,10 @@ def _take(
             )
     taken.batch = there
     if is_lost and there is not None:
-        _restored(there, new.artifact)
+        keep_names(new.artifact.digest, names)
+        _restored(dataset, there, new.artifact, about)
+        taken.batch = data.current(dataset).batch(new.artifact.digest)
+        taken.is_mended = True
     if not is_new:
         return taken
     keep_names(new.artifact.digest, names)
@@ -198,18 +170,21 @@ def _take(
     return taken
 
 
-def _restored(lost: Batch, written: Artifact) -> None:
-    """Say that a lost or damaged batch is whole again.
+def _restored(dataset: str, lost: Batch, written: Artifact, about: dict[str, Any]) -> None:
+    """Write into the log that a lost or damaged batch is whole again.
 
-    Raises:
-        InputError: other versions of the packages write other bytes, so that it is not.
+    It has another digest where other rows were refused this time, or another version of pyarrow
+    wrote it.
     """
+    get_run_logger().info("batch %s was damaged or lost, and is whole again", lost.name)
     if written.digest != lost.digest:
-        raise InputError(
-            f"Batch {lost.name} is damaged, and its files give other bytes than they gave then, "
-            "as with another version of pyarrow: restore it from a backup."
-        )
-    get_run_logger().info("batch %s was damaged and is whole again", lost.name)
+        counts = {key: about[key] for key in ("train", "recent", "refused")}
+        renewed = {
+            "batch": written.digest,
+            "content": about["content"],
+            "about": counts | {"size": written.size},
+        }
+        log.append("mend", dataset, batches={lost.digest: renewed})
 
 
 def _warn_of_retracted(dataset: str, batch: Batch) -> None:
@@ -273,19 +248,3 @@ def _alone(dataset: str) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-class NothingGoodError(InputError):
-    """No row could be used; `found` is the report."""
-
-    def __init__(self, taken: Intake, found: dict[str, Any]) -> None:
-        if not taken.refused:
-            super().__init__("The files hold no rows: nothing was taken in.")
-            self.found = found
-            return
-        first = taken.refused[0]
-        super().__init__(
-            f"None of the {taken.refused_rows:,} rows can be used. The first is {first['what']}: "
-            f"{first['reason']}."
-        )
-        self.found = found

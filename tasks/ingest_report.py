@@ -9,7 +9,7 @@ from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
 from reporting.report import Run
 from tasks.batch_names import names_of
-from tasks.ingest import LISTED, PICTURED, Intake
+from tasks.intake import LISTED, PICTURED, Intake
 
 if TYPE_CHECKING:
     import numpy as np

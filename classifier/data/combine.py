@@ -240,16 +240,12 @@ def _leave_out_trained(
             for row in each.numbers(batches.RECENT)[~each.skip(batches.RECENT)].tolist()
         ]
         copies: set[int] = set()
-        is_all = True
         for images, _ in (chunk for table in train for chunk in table.chunks()):
-            found, is_complete = index.copied(images)
-            copies |= found
-            is_all &= is_complete
+            copies |= index.copied(images)
+        if not copies:
+            break
         for each, row in (kept[number] for number in copies):
             each.why[row] = TRAINED
-        if is_all or not copies:
-            index.forget(copies)
-            break
     return index
 
 

@@ -40,9 +40,15 @@ def write(text, **metadata):
     return new.artifact
 
 @step(kind="numbers", ignored=("device",))
-def draw(range_: Range, names: tuple[str, ...], device: str, limit: int | None = None) -> Artifact:
+def draw(
+    range_: Range,
+    names: tuple[str, ...],
+    device: str,
+    limit: int | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Artifact:
     assert isinstance(range_, Range) and isinstance(names, tuple) and device == "cpu"
-    return write([range_.low, range_.high, names, limit])
+    return write([range_.low, range_.high, names, limit, shape])
 
 @step(kind="sums")
 def add(numbers: list[Artifact]) -> Artifact:
@@ -78,17 +84,26 @@ def ask() -> Artifact:
         raise ConnectionRefusedError("nobody answers")
     return write("an answer")
 
+@step(kind="mortals")
+def die() -> Artifact:
+    if not os.environ.get("PLANTED"):
+        os.kill(os.getpid(), 9)
+    return write("alive")
+
 @flow
 def everything():
-    numbers = [draw(Range(high=high), ("a", "b"), "cpu") for high in (3, 4)]
+    numbers = [draw(Range(high=high), ("a", "b"), "cpu", shape=(2, high)) for high in (3, 4)]
     add([*numbers, numbers[0]])  # the same input twice
     copy(read_variable())
-    read_declared(), read_aside(), measure(), ask()
+    read_declared(), read_aside(), measure(), ask(), die()
 
 if __name__ == "__main__":
     everything()
 """
-STEPS = ("draw", "add", "read_variable", "copy", "read_declared", "read_aside", "measure", "ask")
+STEPS = (
+    *("draw", "add", "read_variable", "copy", "read_declared", "read_aside", "measure", "ask"),
+    "die",
+)
 
 
 @dataclass
@@ -147,9 +162,10 @@ def test_each_planted_input_is_found_and_goes_with_all_that_was_made_from_it(toy
     outcomes = {step: finding.outcome for step, finding in found.items()}
     assert outcomes["draw"] == outcomes["read_declared"] == outcomes["measure"] == "same"
     assert outcomes["read_variable"] == outcomes["read_aside"] == "different"
-    assert outcomes["ask"] == "skipped"
+    assert outcomes["ask"] == outcomes["die"] == "skipped"
+    assert found["die"].why == "its process was ended by signal 9"
     assert found["read_variable"].why == "content.txt has changed"
-    assert steps_there() == {"draw", "add", "read_declared", "measure", "ask"}
+    assert steps_there() == {"draw", "add", "read_declared", "measure", "ask", "die"}
     evicted = [
         json.loads(path.read_text()).get("evicted")
         for step in ("read_variable", "copy", "read_aside")

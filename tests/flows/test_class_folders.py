@@ -54,3 +54,14 @@ def test_a_size_that_is_missing_or_none_is_named(pictures, flows, options, code,
     done = flows("train", *QUICK, *options)
     assert done.code == code
     assert sentence in done.sentence
+
+
+def test_a_class_called_drop_is_a_class_and_drops_nothing(pictures, flows, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split / "dog").rename(tmp_path / "pictures" / split / "drop")
+    assert flows("train", *QUICK, *FOLDER, "--image-size", "12x10").code == 0
+    listed = flows("data", "rows", *FOLDER)
+    assert listed.out.count(",drop,") == 6
+    (tmp_path / "rows.csv").write_text(listed.out)
+    found = json.loads(flows("data", "correct", tmp_path / "rows.csv", *FOLDER, "--json").out)
+    assert (found["corrected"], found["dropped"]) == (12, 0)

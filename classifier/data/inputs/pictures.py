@@ -148,6 +148,13 @@ def found(folder: str, subject: Subject, *, known: set[str]) -> Iterator[Picture
             yield from tree.of_class(entry, label, wrong)
 
 
+def too_deep(path: Path) -> list[Path]:
+    """Return the folders below an input folder whose files are not read."""
+    if not path.is_dir():
+        return []
+    return sorted(deep for deep in path.glob("*/*/*") if deep.is_dir() and not deep.is_symlink())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tree:
     """An input folder, and the path that the targets of its links must begin with."""
