@@ -6,6 +6,7 @@ data root of its own that holds its inputs alone: python -m artifacts.audit, whi
 from standard input.
 """
 
+import errno
 import importlib
 import itertools
 import json
@@ -30,6 +31,8 @@ from artifacts.records import Record
 KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 SECONDS = 6 * 3600  # for one step
 _MISSING = object()
+_ANSWER = "audit answers: "  # begins the line that the process writes; a step may print too
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PARENT = Path(__file__).resolve().parent.parent  # of this package
 
 OutcomeName = Literal["same", "different", "skipped"]
@@ -112,22 +115,26 @@ def _compute(
             "folder": str(record.artifact.path),
             "inputs": [asdict(artifact) for artifact in filter(None, inputs)],
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "artifacts.audit"],
-            input=json.dumps(asked),
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "artifacts.audit"],
+                input=json.dumps(asked),
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "skipped", f"it took over {SECONDS / 3600:g} hours"
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER)]
     if done.returncode < 0:
         return "skipped", f"its process was ended by signal {-done.returncode}"
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        return "different", f"it cannot be computed again: {said}"
-    answer = json.loads(done.stdout.splitlines()[-1])
+    if not lines:
+        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        return "skipped", f"its process failed: {said}"
+    answer = json.loads(lines[-1].removeprefix(_ANSWER))
     return answer["outcome"], answer["why"]
 
 
@@ -145,7 +152,31 @@ def _evict_with_descendants(record: Record, why: str) -> None:
 
 
 def _answer(asked: dict[str, Any]) -> tuple[OutcomeName, str | None]:
-    """Run the step that is asked for, and compare; in a process of its own."""
+    """Run the step that is asked for, and compare; in a process of its own.
+
+    A step whose own code fails here depends on something that is not here. That Prefect does not
+    answer, or that the disk or memory is full, says nothing of the step.
+    """
+    try:
+        return _compared(asked)
+    except Exception as error:  # noqa: BLE001 - of whatever the step's code raises
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        if _is_from_outside(error):
+            return "skipped", f"it could not be computed: {said}"
+        return "different", f"it cannot be computed again: {said}"
+
+
+def _is_from_outside(error: BaseException | None) -> bool:
+    while error is not None:
+        package = type(error).__module__.partition(".")[0]
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or isinstance(error, MemoryError) or package in {"prefect", "httpx", "httpcore"}:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _compared(asked: dict[str, Any]) -> tuple[OutcomeName, str | None]:
     from prefect import flow
 
     from artifacts.step import Step
@@ -225,4 +256,4 @@ class _Arguments:
 
 if __name__ == "__main__":
     outcome, why = _answer(json.load(sys.stdin))
-    sys.stdout.write("\n" + json.dumps({"outcome": outcome, "why": why}) + "\n")
+    sys.stdout.write(f"\n{_ANSWER}" + json.dumps({"outcome": outcome, "why": why}) + "\n")

@@ -8,7 +8,8 @@ from prefect import flow
 
 from artifacts.artifact import Artifact
 from classifier import datasets, devices
-from classifier.errors import ArgumentError
+from classifier.data.inputs.wording import shown
+from classifier.errors import ArgumentError, InputError
 from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
 from registry import data
@@ -54,8 +55,7 @@ def ingest(
     place = devices.resolve_device_name(device)
     declared = datasets.load(dataset)
     names, size = declared.classes, size_of(image_size, declared)
-    if batch and not paths:
-        raise ArgumentError("--batch names one batch: give the paths that it is made of.")
+    check_arguments(paths, batch)
     with open_run() as run:
         results = base_of(dataset, names, size)
         base = results["normalise"]
@@ -73,6 +73,24 @@ def ingest(
     if paths and taken[0].batch is None:
         raise NothingGoodError(taken[0], found)
     return found
+
+
+def check_arguments(paths: list[str] | None, batch: str | None) -> None:
+    """Check, before anything is fetched, that the paths are there and the name can be one.
+
+    Raises:
+        ArgumentError: a name or path cannot be used.
+        InputError: nothing is there.
+    """
+    if batch and not paths:
+        raise ArgumentError("--batch names one batch: give the paths that it is made of.")
+    if batch:
+        data.check_name(batch)
+    for path in paths or ():
+        if not path.strip():
+            raise ArgumentError("A path is empty, as where a shell variable is not set: name one.")
+        if not Path(path).exists():
+            raise InputError(f"{shown(path)} is not there: give files or folders.")
 
 
 def base_of(

@@ -89,6 +89,18 @@ class Data:
         )
 
 
+def check_name(name: str) -> None:
+    """Check that a batch can have this name.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise ArgumentError(
+            f"--batch is {name!r}: use letters, digits, dots, dashes and underscores, 80 at most."
+        )
+
+
 def patch(digest: str) -> Artifact:
     """Return the artifact of corrections."""
     return Artifact(kind=PATCHES, digest=digest, size=0)

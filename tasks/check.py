@@ -4,10 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prefect.logging import get_run_logger
+
 from artifacts import keys, records
 from artifacts.artifact import Artifact, find_damage
 from artifacts.locks import lock
 from artifacts.step import draft
+from classifier.errors import InputError
 from classifier.training.recipe import check_fields
 from registry import data, log
 from registry.data import Batch
@@ -73,9 +76,13 @@ def check(
     reference = None
     if model is not None and trained_on is not None:
         images, labels = _reference_rows(model, trained_on)
-        reference = inspection.Reference(
-            model=models.load(model.path), images=images, labels=labels, device=device
-        )
+        try:
+            loaded = models.load(model.path)
+            reference = inspection.Reference(
+                model=loaded, images=images, labels=labels, device=device
+            )
+        except InputError as error:  # as where its network's code has changed
+            get_run_logger().warning("No drift or labels are checked: %s", error)
     verdict, drifted = inspection.judge(
         table,
         seen,

@@ -55,7 +55,7 @@ def correct(dataset: str, file: Path, why: str) -> dict[str, Any]:
         "corrected": sum(label >= 0 for label in labels.values()),
         "dropped": sum(label < 0 for label in labels.values()),
         **{split: splits.count(split) for split in ("train", "test", "recent")},
-        "not_comparable": _scored_runs(dataset) if {"test", "recent"} & {*splits} else [],
+        "not_comparable": _scored_runs(dataset, {*splits}),
     }
 
 
@@ -98,14 +98,19 @@ def _affected(dataset: str, labels: dict[str, int]) -> dict[str, set[str]]:
     return found
 
 
-def _scored_runs(dataset: str) -> list[str]:
-    """Return the finished runs of the dataset that have a score."""
+#: Of each test split, what names its rows and labels in a report.
+TEST_SETS = {"test": "test_set", "recent": "recent_test_set"}
+
+
+def _scored_runs(dataset: str, splits: set[str]) -> list[str]:
+    """Return the finished runs of the dataset that have a score on one of these splits."""
+    wanted = {name for split, name in TEST_SETS.items() if split in splits}
     found = []
     for path in sorted(layout.reports().glob("*/report.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # a report is for people: a damaged one stops nothing
-        if report.get("dataset") == dataset and "test_set" in report:
+        if report.get("dataset") == dataset and wanted & report.keys():
             found.append(path.parent.name)
     return found

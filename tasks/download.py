@@ -100,6 +100,8 @@ def download(
 
 def _unchanged_source(digest: str) -> Path:
     folder = local_source()
-    if folder is None or local.content_digest(folder) != digest:
+    if folder is None:
+        raise InputError("It was made with --source: give that here too.")
+    if local.content_digest(folder) != digest:
         raise InputError(f"{folder} has changed since its content was hashed: start the run again.")
     return folder

@@ -226,11 +226,7 @@ def free_name(dataset: str, name: str | None, paths: Sequence[Path]) -> str:
     """
     taken = {batch.name for batch in data.current(dataset).batches}
     if name is not None:
-        if not data.NAME.fullmatch(name):
-            raise ArgumentError(
-                f"--batch is {name!r}: use letters, digits, dots, dashes and underscores, 80 at "
-                "most."
-            )
+        data.check_name(name)
         return name
     first = paths[0].name if paths[0].is_dir() else paths[0].stem
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in first)

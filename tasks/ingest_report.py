@@ -100,7 +100,9 @@ def _left_out(manifest: Artifact, digest: str) -> list[dict[str, str]]:
     from classifier.data import manifests
     from classifier.data.inputs.wording import shown
 
-    reasons = manifests.left_out(manifest.path).get(digest, {})
+    kind, _, name = manifest.metadata["reasons"].partition("/")
+    folder = Artifact(kind=kind, digest=name, size=0).path
+    reasons = manifests.left_out(folder).get(digest, {})
     if not reasons:
         return []
     with names_of(digest).open(encoding="utf-8") as file:

@@ -7,6 +7,8 @@ from artifacts.step import draft
 from registry import data
 from tasks.step import step
 
+REASONS = "reasons"  # kind of the artifacts that say why rows of new data do not count
+
 
 @step(kind="manifests")
 def manifest(
@@ -48,8 +50,11 @@ def manifest(
         frozenset(erased),
         classes=len(names),
     )
+    with draft(REASONS) as reasons:
+        made.write_left_out(reasons.folder)
     with draft() as new:
         made.write(new.folder)
+        new.metadata["reasons"] = reasons.artifact.name
         new.metadata["train_rows"] = made.rows("train")
         # A plain dict: asdict() makes nonsense of a Counter.
         new.metadata["left_out"] = dict(Counter(batch for batch, _, _ in made.left_out))

@@ -54,7 +54,11 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
     }
     if recent := results.get("evaluate-recent"):
         score = recent.read_json("metrics.json")
-        summary |= {"recent_accuracy": score["test_accuracy"], "recent_rows": score["rows"]}
+        summary |= {
+            "recent_accuracy": score["test_accuracy"],
+            "recent_rows": score["rows"],
+            "recent_test_set": score["test_set"],
+        }
     return summary
 
 

@@ -1,7 +1,8 @@
 """Manifests: which rows of which parts are trained and tested on.
 
-A manifest is a folder with manifest.json, which lists the parts, and left_out.parquet, which says
-for each row of new data that does not count why. No row is copied to make one.
+A manifest is a folder with manifest.json, which lists the parts. No row is copied to make one. Why
+rows of new data do not count is in a folder of its own, with left_out.parquet: it changes nothing
+that is trained on.
 """
 
 import json
@@ -71,7 +72,7 @@ class Manifest:
         return sum(entry.rows for entry in self.entries if entry.split == split)
 
     def write(self, folder: Path) -> None:
-        """Write the two files; equal manifests give equal bytes."""
+        """Write manifest.json; equal manifests give equal bytes."""
         about = {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -80,6 +81,9 @@ class Manifest:
             "parts": [asdict(entry) for entry in self.entries],
         }
         (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write left_out.parquet."""
         columns = list(zip(*self.left_out, strict=True)) or [(), (), ()]
         table = pa.table([pa.array(c, t) for c, t in zip(columns, _TYPES, strict=True)], _NAMES)
         pq.write_table(table, folder / "left_out.parquet", compression="zstd")
@@ -112,6 +116,9 @@ def _entry(part: dict[str, Any]) -> Entry:
 
 def left_out(folder: Path) -> dict[str, dict[int, str]]:
     """Return why rows of new data do not count: reason by row of the batch, by batch digest.
+
+    Args:
+        folder: into which `write_left_out` wrote.
 
     Raises:
         InputError: the file is damaged.

@@ -33,7 +33,7 @@ def list_(*, dataset: DatasetName = "mnist") -> Answer:
     ]
     head = f"{'batch':<24} {'train':>9} {'recent':>8} {'left out':>8} {'refused':>8}  "
     head += f"{'came in, UTC':<16}  status"
-    return Answer(rows, "\n".join([head, *lines]) if rows else "No data has come in.")
+    return Answer(rows, "\n".join([head, *lines]) if rows else f"No data of {dataset} has come in.")
 
 
 @app.command

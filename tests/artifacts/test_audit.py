@@ -210,3 +210,15 @@ def test_other_code_and_unknown_steps_are_skipped_and_a_sample_is_as_large_as_as
     assert len(found) == 4
     assert {f.outcome for f in found} == {"skipped"}
     assert {f.why for f in found} <= {"there is no such step", "its code has changed since"}
+
+
+def test_what_fails_around_a_step_says_nothing_of_it(toys, monkeypatch):
+    """Prefect that does not answer, and memory or disk that are full."""
+    assert audit._is_from_outside(MemoryError())
+    assert audit._is_from_outside(OSError(28, "No space left on device"))
+    assert not audit._is_from_outside(FileNotFoundError(2, "No such file"))
+    monkeypatch.setattr(toys, "server", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    finding = toys.audit("draw")["draw"]
+    assert finding.outcome == "skipped"
+    assert "draw" in steps_there()

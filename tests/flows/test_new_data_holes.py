@@ -186,3 +186,57 @@ def test_a_size_that_is_not_that_of_a_batch_is_refused_by_dry_run_and_run_alike(
         done = root("train", "--dataset", "folder", "--image-size", "48x48", *options)
         assert done.code == 1
         assert "Batch monday has images of (28, 28), and not of (48, 48)" in done.err
+
+
+def test_a_batch_of_nothing_but_known_rows_trains_nothing_again(root, tmp_path):
+    first = root.train(epochs=1)
+    known = pictures.as_folders(tmp_path / "again", *pictures.new(0, 30))
+    again = root.ingest(known)
+    assert (again["batch"], again["accepted"]) == ("again", 0)
+    second = root.train(epochs=1)
+    assert second["steps"]["train"] == second["steps"]["evaluate"] == "cached"
+    assert second["manifest"] == first["manifest"]
+    assert root.data("show", "again")["left_out"] == 30
+
+
+def test_a_corrected_recent_row_concerns_runs_with_a_recent_score_alone(root, tmp_path):
+    with_recent = root.train(epochs=1)
+    (digest, *_) = [row["digest"] for row in root.data("rows", "--batch", "monday", "--split",
+                                                       "recent")]  # fmt: skip
+    (tmp_path / "c.csv").write_text(f"digest,label\n{digest},drop\n")
+    found = root.data("correct", tmp_path / "c.csv")
+    assert (found["test"], found["recent"]) == (0, 1)
+    assert found["not_comparable"] == [with_recent["run_id"]]
+    after = root.train(epochs=1)
+    assert after["test_set"] == with_recent["test_set"]
+    assert after["recent_test_set"] != with_recent["recent_test_set"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("",), 2, "A path is empty"),
+        (("nowhere",), 1, "nowhere is not there"),
+        ((".", "--batch", "../x"), 2, "--batch is '../x'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_fetched(root, arguments, code, said):
+    done = root("ingest", *arguments, "--dataset", "folder")
+    assert done.code == code
+    assert said in done.err
+    assert "download" not in done.err
+
+
+def test_a_batch_comes_in_where_the_present_model_cannot_be_read(root, tmp_path, monkeypatch):
+    from classifier import models
+    from classifier.errors import InputError
+
+    def unreadable(folder):
+        raise InputError(f"{folder} is not a readable model (other code): train it again.")
+
+    monkeypatch.setattr(models, "load", unreadable)
+    done = root(
+        "ingest", pictures.as_folders(tmp_path / "b", *pictures.new(40, 60)), "--dataset", "folder"
+    )
+    assert done.code == 0, done.err
+    assert "No drift or labels are checked" in done.err

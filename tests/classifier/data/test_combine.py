@@ -176,6 +176,7 @@ def reasons(made):
 def content(folder, made):
     folder.mkdir(exist_ok=True)
     made.write(folder)
+    made.write_left_out(folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 

@@ -48,7 +48,7 @@ def test_list_tells_rows_and_what_the_check_said(root):
 
 
 def test_without_data_there_is_a_sentence(empty):
-    assert ask(empty, "list").out == "No data has come in.\n"
+    assert ask(empty, "list").out == "No data of folder has come in.\n"
     assert empty.data("list") == []
     done = ask(empty, "rows")
     assert (done.code, "train or ingest first" in done.sentence) == (1, True)
