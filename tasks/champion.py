@@ -7,6 +7,7 @@ from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import InputError
 from artifacts.keys import KeyComponents
 from registry import data, models
+from registry.data import Batch
 from registry.models import Models, Promotion
 from tasks.commands import dataset_option
 
@@ -70,13 +71,15 @@ def clean(dataset: str, promotion: Promotion) -> bool:
     Raises:
         InputError: its manifest is missing or damaged.
     """
-    manifest = intact(str(promotion.about["manifest"]))
-    parts = manifest.read_json("manifest.json")["parts"]
-    used = {part["digest"] for part in parts if part["kind"] == data.BATCHES}
     there = data.current(dataset).batches
-    retracted = {batch.digest for batch in there if batch.retracted is not None}
-    former = {old for batch in there if batch.retracted is not None for old in batch.former}
-    return not used & (retracted | former)
+    return not any(rests_on(promotion, batch) for batch in there if batch.retracted is not None)
+
+
+def rests_on(promotion: Promotion, batch: Batch) -> bool:
+    """Return whether rows of the batch are in the manifest of a champion; raises as `clean`."""
+    manifest = intact(str(promotion.about["manifest"]))
+    used = {part["digest"] for part in manifest.read_json("manifest.json")["parts"]}
+    return not used.isdisjoint((batch.digest, *batch.former))
 
 
 def bar(dataset: str, known: Models) -> Promotion | None:

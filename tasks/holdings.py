@@ -9,8 +9,9 @@ from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
-from registry import data, log
+from registry import data, log, models
 from registry.data import Batch
+from tasks import champion
 from tasks.base import class_names, known_base
 
 #: Steps that look at a batch, and whose results do not rest on it.
@@ -82,6 +83,7 @@ def show(dataset: str, name: str) -> dict[str, Any]:
         "reasons": dict(reasons.most_common()),
         "check": batch.check,
         "rests_on_it": resting,
+        **_promoted(dataset, batch),
         "reports": [run for run, steps in runs.timelines() if _used(steps, resting)],
     }
 
@@ -154,7 +156,21 @@ def retract(dataset: str, name: str, why: str) -> dict[str, Any]:
     batch = data.current(dataset).batch(name)
     if batch.retracted is not None:
         raise ArgumentError(f"{batch.name} is retracted already: {batch.retracted}.")
-    return _write("retract", dataset, batch, why) | {"rests_on_it": resting_on(batch)}
+    promoted = _promoted(dataset, batch)
+    return _write("retract", dataset, batch, why) | {"rests_on_it": resting_on(batch)} | promoted
+
+
+def _promoted(dataset: str, batch: Batch) -> dict[str, list[str]]:
+    """Return the champions that rest on the batch, and the files of their predictions."""
+    known = models.current(dataset)
+    names = {one.model for one in known.history if champion.rests_on(one, batch)}
+    told = (event for event in log.events(dataset) if event.kind == "predict")
+    return {
+        "champions": sorted(names),
+        "predictions": [
+            f"{event.about['out']}, {event.at}" for event in told if event.about["model"] in names
+        ],
+    }
 
 
 def restore(dataset: str, name: str, why: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) 
     about["recent_test"] = sum(part["rows"] for part in mine if part["split"] == "recent")
     left_out = _left_out(manifest, intake.batch.digest)
     about["refused"] = (about["refused"] + left_out)[:LISTED]
-    about["refused_rows"] += len(left_out)
+    about["refused_rows"] += manifest.metadata["left_out"].get(intake.batch.digest, 0)
     return about
 
 
@@ -96,20 +96,17 @@ def _digest(image: "np.ndarray") -> str:
 
 
 def _left_out(manifest: Artifact, digest: str) -> list[dict[str, str]]:
-    """Return the good rows of a batch that do not count, and why."""
-    from classifier.data import manifests
+    """Return the first LISTED good rows of a batch that do not count, and why."""
     from classifier.data.inputs.wording import shown
 
-    kind, _, name = manifest.metadata["reasons"].partition("/")
-    folder = Artifact(kind=kind, digest=name, size=0).path
-    reasons = manifests.left_out(folder).get(digest, {})
+    reasons = manifest.metadata["reasons"].get(digest, {})
     if not reasons:
         return []
     with names_of(digest).open(encoding="utf-8") as file:
         return [
-            {"what": shown(json.loads(line)), "reason": reasons[row]}
+            {"what": shown(json.loads(line)), "reason": reasons[str(row)]}
             for row, line in enumerate(file)
-            if row in reasons
+            if str(row) in reasons
         ]
 
 

@@ -5,9 +5,8 @@ from collections import Counter
 from artifacts.artifact import Artifact
 from artifacts.step import draft
 from registry import data
+from tasks.intake import LISTED
 from tasks.step import step
-
-REASONS = "reasons"  # kind of the artifacts that say why rows of new data do not count
 
 
 @step(kind="manifests")
@@ -50,11 +49,14 @@ def manifest(
         frozenset(erased),
         classes=len(names),
     )
-    with draft(REASONS) as reasons:
-        made.write_left_out(reasons.folder)
+    reasons: dict[str, dict[str, str]] = {}
+    for origin, row, reason in made.left_out:
+        told = reasons.setdefault(origin, {})
+        if len(told) < LISTED:
+            told[str(row)] = reason
     with draft() as new:
         made.write(new.folder)
-        new.metadata["reasons"] = reasons.artifact.name
+        new.metadata["reasons"] = reasons
         new.metadata["train_rows"] = made.rows("train")
         # A plain dict: asdict() makes nonsense of a Counter.
         new.metadata["left_out"] = dict(Counter(batch for batch, _, _ in made.left_out))

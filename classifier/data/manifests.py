@@ -1,8 +1,7 @@
 """Manifests: which rows of which parts are trained and tested on.
 
 A manifest is a folder with manifest.json, which lists the parts. No row is copied to make one. Why
-rows of new data do not count is in a folder of its own, with left_out.parquet: it changes nothing
-that is trained on.
+rows of new data do not count is not in it: that changes nothing that is trained on.
 """
 
 import json
@@ -10,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from classifier.data.parts import BACKUP, REMEDY, Part, Ranges
 from classifier.data.tables import explain_unreadable
@@ -82,15 +78,6 @@ class Manifest:
         }
         (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
-    def write_left_out(self, folder: Path) -> None:
-        """Write left_out.parquet."""
-        columns = list(zip(*self.left_out, strict=True)) or [(), (), ()]
-        table = pa.table([pa.array(c, t) for c, t in zip(columns, _TYPES, strict=True)], _NAMES)
-        pq.write_table(table, folder / "left_out.parquet", compression="zstd")
-
-
-_TYPES, _NAMES = (pa.string(), pa.int64(), pa.string()), ["batch", "row", "reason"]
-
 
 def read(folder: Path) -> Manifest:
     """Return the manifest of that folder, without what was left out.
@@ -112,19 +99,3 @@ def read(folder: Path) -> Manifest:
 def _entry(part: dict[str, Any]) -> Entry:
     skip = tuple((start, stop) for start, stop in part["skip"])
     return Entry(**part | {"skip": skip, "labels": {int(r): n for r, n in part["labels"].items()}})
-
-
-def left_out(folder: Path) -> dict[str, dict[int, str]]:
-    """Return why rows of new data do not count: reason by row of the batch, by batch digest.
-
-    Args:
-        folder: into which `write_left_out` wrote.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    found: dict[str, dict[int, str]] = {}
-    with explain_unreadable(folder / "left_out.parquet", REMEDY):
-        for row in pq.read_table(folder / "left_out.parquet").to_pylist():
-            found.setdefault(row["batch"], {})[row["row"]] = row["reason"]
-    return found

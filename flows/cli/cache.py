@@ -228,12 +228,13 @@ def _rules() -> dict[str, Any]:
     from tasks.check import check
     from tasks.download import download
     from tasks.evaluate import evaluate, evaluate_recent
+    from tasks.export import export
     from tasks.manifest import manifest
     from tasks.normalise import normalise
     from tasks.plot import plot
     from tasks.train import train
 
-    steps = (download, normalise, manifest, check, train, evaluate, evaluate_recent, plot)
+    steps = (download, normalise, manifest, check, train, evaluate, evaluate_recent, plot, export)
     return {step.rule.step: step.rule for step in steps}
 
 

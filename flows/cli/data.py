@@ -175,6 +175,8 @@ def _shown(found: dict[str, Any]) -> list[tuple[str, str]]:
         *(("", f"{name} {check[name]:.4g}") for name in ("auc", "p_value") if check.get(name)),
         ("artifact", f"{short(found['artifact'])}, {size(found['size'])}"),
         *(("rests on it", short(name)) for name in found["rests_on_it"]),
+        *(("champion", short(name)) for name in found["champions"]),
+        *(("predicted", text) for text in found["predictions"]),
         *(("report", path) for path in found["reports"]),
     ]
 
@@ -185,7 +187,9 @@ def _known(count: int | None) -> str:
 
 def _rests(found: dict[str, Any]) -> list[str]:
     names = found["rests_on_it"]
-    return [f"Rests on it: {short(name)}" for name in names] or ["Nothing rests on it."]
+    lines = [f"Rests on it: {short(name)}" for name in names] or ["Nothing rests on it."]
+    lines += [f"Champion that rests on it: {short(name)}" for name in found["champions"]]
+    return lines + [f"Predictions of such a champion: {text}" for text in found["predictions"]]
 
 
 for _command in (list_, show, rows, retract, restore, accept, correct, erase):
