@@ -82,9 +82,11 @@ def retrain(
             return Failed(name="Broken", message=str(error), data=error)
         done |= steps.combined(plan, done["normalise"], new)
         known, rows = models.current(dataset), done["manifest"]
+        if known.champion is not None:
+            champion.check_shape(known.champion.model, rows, dataset)
         initial = _initial(dataset, known) if start == "champion" else None
         training = _training(plan, seed, rows, initial)
-        if answer := known_answer(known, training):
+        if answer := known_answer(known, training, rule, threshold):
             why, summary = answer
             return _unchanged(run, known, why, summary, done)
         done |= steps.fitted(plan, seed, grid, rows, initial)
@@ -151,7 +153,7 @@ def _decide(
     before = known.champion
     if before and before.model == model.name:
         return _unchanged(run, known, "The training gave the champion again.", summary, done)
-    if why := _refusal(known, model):
+    if why := _refusal(plan.dataset, model, rows):
         return _end(run, "refused", known, model, None, [why], summary, done)
     sets = _test_sets(done)
     against = bars(known, training, model, rows, sets)
@@ -179,13 +181,11 @@ def _decide(
         return _end(run, "promoted", known, model, verdict, verdict["why"], summary, done)
 
 
-def _refusal(known: Models, model: Artifact) -> str | None:
-    """Say why no verdict is asked for."""
-    if model.name in known.blocked:
-        return f"The model is blocked: {known.blocked[model.name]}."
-    if known.frozen is not None:
-        return f"Promotion is frozen: {known.frozen}."
-    return None
+def _refusal(dataset: str, model: Artifact, rows: Artifact) -> str | None:
+    """Say why no verdict is asked for, as of now: people may have decided during the training."""
+    if champion.is_retracted(dataset, rows):
+        return "A batch on which it was trained was retracted meanwhile."
+    return models.refusal(models.current(dataset), model.name)
 
 
 def _test_sets(done: steps.Results, against: Bars | None = None) -> list[TestSet]:

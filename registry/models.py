@@ -13,7 +13,6 @@ from typing import Any
 from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
-from artifacts.locks import Lock, lock
 from registry import log, pointer
 from registry.log import Event
 from registry.pointer import Pointer
@@ -21,11 +20,8 @@ from registry.pointer import Pointer
 MODELS = "models"  # kind of their artifacts
 CHAMPION, FORMER, REFUSED, BLOCKED = "champion", "former", "refused", "blocked"
 KEPT = ("card", "export", "manifest")  # beside the model of a promotion
+_SAID = ("model", "previous", "forced", "summary", "train_key", "why")
 _CHAIN = ("promote", "rollback")
-
-
-class ChampionChangedError(InputError):
-    """Another promotion came first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +143,13 @@ def current(dataset: str) -> Models:
     Raises:
         InputError: pointer or log are damaged.
     """
-    return fold(log.events(dataset), pointer.read(dataset), dataset)
+    events = log.events(dataset)
+    if not pointer.is_there(dataset) and any(event.kind in _CHAIN for event in events):
+        raise InputError(
+            f"{pointer.path_of(dataset)} is missing, and models were promoted: restore it from a "
+            "backup."
+        )
+    return fold(events, pointer.read(dataset), dataset)
 
 
 def fold(events: Sequence[Event], at: Pointer | None, dataset: str) -> Models:
@@ -165,7 +167,8 @@ def fold(events: Sequence[Event], at: Pointer | None, dataset: str) -> Models:
             case "block":
                 blocked[event.about["model"]] = event.about["why"]
             case "promote" | "rollback" if event.number in completed:
-                blocked.pop(event.about["model"], None)  # by force, else it is refused
+                if event.about["forced"]:
+                    blocked.pop(event.about["model"], None)
                 if event.kind == "rollback":
                     blocked[event.about["left"]] = event.about["why"]
             case "freeze":
@@ -197,76 +200,31 @@ def _chain(events: Sequence[Event], at: Pointer | None, dataset: str) -> tuple[P
                 about=event.about,
             )
         )
+        _check_event(event)
         number = event.about["previous"]
     return tuple(reversed(found))
 
 
-def changing(dataset: str) -> Lock:
-    """Return the lock under which the champion changes."""
-    return lock(f"champion/{dataset}")
+def _check_event(event: Event) -> None:
+    missing = [name for name in (*KEPT, *_SAID) if name not in event.about]
+    try:
+        has_zone = datetime.fromisoformat(event.at).tzinfo is not None
+    except ValueError:
+        has_zone = False
+    if missing or not has_zone:
+        what = f"it has no {missing[0]}" if missing else f"its time is {event.at!r}"
+        raise InputError(
+            f"Event {event.number} of the log is damaged ({what}): restore it from a backup."
+        )
 
 
-def promote(dataset: str, model: str, *, expected: int | None, **about: Any) -> Event:
-    """Put a model in use whose artifacts are in place.
-
-    Args:
-        dataset: its name.
-        model: name of its artifact.
-        expected: number of the promotion that counted when the model was judged; None for none.
-        about: what the event says besides.
-
-    Raises:
-        ChampionChangedError: another promotion came first.
-        InputError: pointer or log are damaged, or the data root cannot be written.
-    """
-    return _change("promote", dataset, model, expected, about)
-
-
-def rollback(dataset: str, model: str, *, expected: int, left: str, **about: Any) -> Event:
-    """Put an earlier champion back in use, and block the one that it replaces; as `promote`."""
-    return _change("rollback", dataset, model, expected, {"left": left, **about})
-
-
-def _change(
-    kind: str, dataset: str, model: str, expected: int | None, about: dict[str, Any]
-) -> Event:
-    with changing(dataset):
-        now = pointer.read(dataset)
-        if (now.event if now else None) != expected:
-            raise ChampionChangedError(
-                f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the "
-                "champion stays. Run the same command again."
-            )
-        event = log.append(kind, dataset, model=model, previous=expected, **about)
-        pointer.write(dataset, Pointer(event=event.number, model=model))
-    return event
-
-
-def undo(dataset: str, event: Event) -> None:
-    """Take back a promotion whose run failed afterwards; nothing if another came since."""
-    with changing(dataset):
-        now = pointer.read(dataset)
-        if now is None or now.event != event.number:
-            return
-        previous = event.about["previous"]
-        if previous is None:
-            pointer.path_of(dataset).unlink()
-        else:
-            before = log.read(previous)
-            pointer.write(dataset, Pointer(event=previous, model=before.about["model"]))
-        log.append("undo", dataset, promotion=event.number, model=event.about["model"])
-
-
-def decide(kind: str, dataset: str, why: str, **about: Any) -> Event:
-    """Write `block`, `freeze` or `thaw` into the log.
-
-    Raises:
-        ArgumentError: there is no reason.
-        InputError: the data root cannot be written.
-    """
-    if not why.strip():
-        raise ArgumentError("--why is empty: say why, for those who read the log later.")
-    return log.append(kind, dataset, why=why, **about)
+def refusal(known: Models, model: str) -> str | None:
+    """Say why a model must not be promoted without force; None if nothing was decided."""
+    if model in known.blocked:
+        return f"{model[:15]} is blocked: {known.blocked[model]}."
+    if known.frozen is not None:
+        return f"Promotion is frozen: {known.frozen}."
+    return None
 
 
 def problems(dataset: str) -> list[dict[str, str]]:

@@ -3,18 +3,21 @@
     <root>/store/registry/<dataset>/champion.json    {"format": 1, "event": 42, "model": "models/…"}
 
 It is replaced atomically, after everything that it leads to is in place. A promotion that was
-killed before that is an event that no pointer reached: it did not happen.
+killed before that is an event that no pointer reached: it did not happen. Before the first one, a
+pointer to nothing is written: so a pointer that was lost is told from one that never was.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifacts import layout
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 
 FORMAT = 1
+NOTHING: dict[str, Any] = {"format": FORMAT, "event": None, "model": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ def read(dataset: str) -> Pointer | None:
     path = path_of(dataset)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content == NOTHING:
+            return None
         known = content["format"] == FORMAT and type(content["event"]) is int
         if known and layout.ARTIFACT_NAME.fullmatch(content["model"]):
             return Pointer(event=content["event"], model=content["model"])
@@ -53,12 +58,19 @@ def read(dataset: str) -> Pointer | None:
     )
 
 
-def write(dataset: str, pointer: Pointer) -> None:
-    """Replace the pointer.
+def is_there(dataset: str) -> bool:
+    """Return whether there is a pointer, be it to nothing."""
+    return path_of(dataset).exists()
+
+
+def write(dataset: str, pointer: Pointer | None) -> None:
+    """Replace the pointer; None points to nothing.
 
     Raises:
         InputError: the data root cannot be written.
     """
-    content = {"format": FORMAT, "event": pointer.event, "model": pointer.model}
+    content = NOTHING
+    if pointer is not None:
+        content = {"format": FORMAT, "event": pointer.event, "model": pointer.model}
     with explain_write_errors(layout.root()):
         write_atomically(path_of(dataset), json.dumps(content) + "\n")

@@ -1,5 +1,6 @@
 """The champion, as the flows use it: its artifacts, what made it, and whether it is a bar."""
 
+from collections.abc import Collection
 from typing import Any
 
 from artifacts import artifact, keys, layout
@@ -7,7 +8,6 @@ from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import InputError
 from artifacts.keys import KeyComponents
 from registry import data, models
-from registry.data import Batch
 from registry.models import Models, Promotion
 from tasks.commands import dataset_option
 
@@ -71,15 +71,31 @@ def clean(dataset: str, promotion: Promotion) -> bool:
     Raises:
         InputError: its manifest is missing or damaged.
     """
-    there = data.current(dataset).batches
-    return not any(rests_on(promotion, batch) for batch in there if batch.retracted is not None)
+    return not is_retracted(dataset, intact(str(promotion.about["manifest"])))
 
 
-def rests_on(promotion: Promotion, batch: Batch) -> bool:
-    """Return whether rows of the batch are in the manifest of a champion; raises as `clean`."""
-    manifest = intact(str(promotion.about["manifest"]))
-    used = {part["digest"] for part in manifest.read_json("manifest.json")["parts"]}
-    return not used.isdisjoint((batch.digest, *batch.former))
+def is_retracted(dataset: str, manifest: Artifact) -> bool:
+    """Return whether a batch of the manifest was retracted since."""
+    used = digests_in(manifest)
+    return any(
+        not used.isdisjoint((batch.digest, *batch.former))
+        for batch in data.current(dataset).batches
+        if batch.retracted is not None
+    )
+
+
+def digests_in(manifest: Artifact) -> set[str]:
+    """Return the digests of the artifacts that hold the parts of a manifest."""
+    return {part["digest"] for part in manifest.read_json("manifest.json")["parts"]}
+
+
+def resting_on(dataset: str, digests: Collection[str]) -> set[str]:
+    """Return the names of the champions in whose manifests one of these artifacts is."""
+    return {
+        one.model
+        for one in models.current(dataset).history
+        if not digests_in(intact(str(one.about["manifest"]))).isdisjoint(digests)
+    }
 
 
 def bar(dataset: str, known: Models) -> Promotion | None:

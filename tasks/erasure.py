@@ -19,7 +19,7 @@ from artifacts.locks import lock
 from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
-from tasks import incoming, row_holders
+from tasks import champion, incoming, row_holders
 from tasks.base import last_base, subject_of
 from tasks.batch_names import names_of
 from tasks.errors import INPUT_ERRORS
@@ -98,6 +98,7 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     if runs.oldest_start() < float("inf"):
         notes.append("A run is under way: erase the same rows again when it has ended.")
     models = {record.artifact.name for record in made if record.artifact.kind == "models"}
+    models |= champion.resting_on(dataset, digests)
     return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
 
 

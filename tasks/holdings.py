@@ -9,7 +9,7 @@ from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
-from registry import data, log, models
+from registry import data, log
 from registry.data import Batch
 from tasks import champion
 from tasks.base import class_names, known_base
@@ -162,8 +162,7 @@ def retract(dataset: str, name: str, why: str) -> dict[str, Any]:
 
 def _promoted(dataset: str, batch: Batch) -> dict[str, list[str]]:
     """Return the champions that rest on the batch, and the files of their predictions."""
-    known = models.current(dataset)
-    names = {one.model for one in known.history if champion.rests_on(one, batch)}
+    names = champion.resting_on(dataset, (batch.digest, *batch.former))
     told = (event for event in log.events(dataset) if event.kind == "predict")
     return {
         "champions": sorted(names),

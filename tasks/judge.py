@@ -1,7 +1,7 @@
 """Judge: may the challenger replace the champion? Each question is answered once, and logged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from artifacts.artifact import Artifact
 from artifacts.keys import KeyComponents
+from artifacts.locks import lock
 from registry import log, models
 from registry.log import Event
 from registry.models import Models, Promotion
@@ -44,7 +45,9 @@ class Training:
         return cls(dataset=dataset, key=key, components=components)
 
 
-def known_answer(known: Models, training: Training) -> tuple[str, dict[str, Any]] | None:
+def known_answer(
+    known: Models, training: Training, rule: Rule, threshold: float | None
+) -> tuple[str, dict[str, Any]] | None:
     """Return why a training needs not run, and what is known of its model; None if it must.
 
     It is the champion's, was refused against this champion, or its model is blocked. A model that
@@ -59,8 +62,12 @@ def known_answer(known: Models, training: Training) -> tuple[str, dict[str, Any]
         if model in known.blocked:
             return f"Its model is blocked: {known.blocked[model]}.", summary
         against = known.champion.model if known.champion else None
-        if look.about["judged_against"] == against and not look.about["verdict"]["promote"]:
+        if look.about["judged_against"] != against or look.about["asked"] != [rule, threshold]:
+            continue
+        if not look.about["verdict"]["promote"]:
             return "Its model was refused against this champion already.", summary
+        if known.champion and look.number < known.champion.number:
+            return "Its model was replaced by hand since.", summary
     return None
 
 
@@ -98,16 +105,25 @@ def bars(
     champ = champion.bar(dataset, known)
     if champ is not None and champ is not known.champion and champ.model == model.name:
         champ = None  # it was champion, and is the best that is clean: only a floor is above it
-    if known.champion is not None:
-        champion.check_shape(known.champion.model, manifest, dataset)
-    looks, rows_of = _ledger(known, manifest, sets)
-    current = ledger.current_ledger(
-        looks, datetime.now(UTC), frozenset(one.digest for one in sets), rows_of
-    )
+    current = _current_ledger(known, manifest, sets)
     anchor = _anchor(dataset, known, ledger.anchor_of(current)) if champ else None
     if anchor is not None and champ is not None and anchor.model == champ.model:
         anchor = None
     return Bars(champion=champ, anchor=anchor, look=ledger.next_look(current))
+
+
+def _number(known: Models, manifest: Artifact, sets: Sequence[TestSet]) -> int:
+    from classifier.evaluation import ledger
+
+    return ledger.next_look(_current_ledger(known, manifest, sets))
+
+
+def _current_ledger(known: Models, manifest: Artifact, sets: Sequence[TestSet]) -> list["Look"]:
+    from classifier.evaluation import ledger
+
+    looks, rows_of = _ledger(known, manifest, sets)
+    today = frozenset(one.digest for one in sets)
+    return ledger.current_ledger(looks, datetime.now(UTC), today, rows_of)
 
 
 def _ledger(
@@ -176,13 +192,31 @@ def judge(
     Raises:
         InputError: log or predictions are damaged.
     """
+    with lock(f"look/{training.dataset}"):  # so that two looks do not take one number
+        return _judge(training, model, manifest, sets, against, summary, rule, threshold, names)
+
+
+def _judge(
+    training: Training,
+    model: Artifact,
+    manifest: Artifact,
+    sets: Sequence[TestSet],
+    against: Bars,
+    summary: dict[str, Any],
+    rule: Rule,
+    threshold: float | None,
+    names: tuple[str, ...],
+) -> dict[str, Any]:
     known = models.current(training.dataset)
     champ = against.champion
     name = champ.model if champ else None
+    asked = [rule, threshold]
     question = (model.name, name, frozenset(one.digest for one in sets))
     for look in known.looks:
-        if (models.model_of(look), look.about["champion"], _sets_of(look)) == question:
+        same = (models.model_of(look), look.about["champion"], _sets_of(look)) == question
+        if same and look.about["asked"] == asked:
             return {**look.about["verdict"], "changed": look.about["changed"]}
+    against = replace(against, look=_number(known, manifest, sets))
     found, changed = _verdict(training, manifest, sets, against, rule, threshold, names)
     log.append(
         "look",
@@ -191,6 +225,7 @@ def judge(
         champion=name,
         judged_against=known.champion.model if known.champion else None,
         train_key=training.key,
+        asked=asked,
         test_sets=[
             {"test_set": one.digest, "rows": keep_rows(manifest, one.name), "name": one.name}
             for one in sets

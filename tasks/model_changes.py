@@ -8,7 +8,7 @@ from typing import Any
 from artifacts import artifact, keys, records
 from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import ArgumentError, InputError
-from registry import models
+from registry import decisions, models
 from registry.models import Models, Promotion
 from tasks import champion, model_card
 from tasks.judge import Training
@@ -36,7 +36,12 @@ def promote(dataset: str, name: str, why: str, *, force: bool) -> dict[str, Any]
     if not force and (refusal := _refusal(known, model)):
         raise InputError(f"{refusal} `--force` promotes it all the same, and the log says so.")
     about = _about(dataset, known, model)
-    models.promote(
+    if not force and champion.is_retracted(dataset, models.artifact_of(about["manifest"])):
+        raise InputError(
+            f"{_short(model)} rests on a batch that was retracted. `--force` promotes it all the "
+            "same, and the log says so."
+        )
+    decisions.promote(
         dataset,
         model,
         expected=before.number if before else None,
@@ -48,10 +53,8 @@ def promote(dataset: str, name: str, why: str, *, force: bool) -> dict[str, Any]
 
 def _refusal(known: Models, model: str) -> str | None:
     """Say why a model must not be promoted without force."""
-    if model in known.blocked:
-        return f"{_short(model)} is blocked: {known.blocked[model]}."
-    if known.frozen is not None:
-        return f"Promotion is frozen: {known.frozen}."
+    if closed := models.refusal(known, model):
+        return closed
     live = known.champion.model if known.champion else None
     for look in reversed(known.looks):
         if models.model_of(look) == model and look.about["judged_against"] == live:
@@ -143,8 +146,13 @@ def rollback(dataset: str, why: str, *, force: bool) -> dict[str, Any]:
         raise InputError(f"{dataset} has no earlier champion to which it could go back.")
     kept = _kept(target)
     if not force:
+        if not champion.clean(dataset, target):
+            raise InputError(
+                f"{_short(target.model)}, the champion of before, rests on a batch that was "
+                "retracted: `./run retrain` makes a new one. `--force` goes back all the same."
+            )
         check_scores(target)
-    models.rollback(
+    decisions.rollback(
         dataset,
         target.model,
         expected=known.champion.number,
@@ -190,13 +198,13 @@ def block(dataset: str, name: str, why: str) -> dict[str, Any]:
     model = known.find(name)
     if known.champion and known.champion.model == model:
         raise ArgumentError(f"{_short(model)} is the champion: roll back, which blocks it.")
-    models.decide("block", dataset, why, model=model, **_who())
+    decisions.decide("block", dataset, why, model=model, **_who())
     return {"blocked": model}
 
 
 def freeze(dataset: str, why: str) -> dict[str, Any]:
     """Promote nothing until `thaw`."""
-    models.decide("freeze", dataset, why, **_who())
+    decisions.decide("freeze", dataset, why, **_who())
     return {"frozen": why}
 
 
@@ -208,7 +216,7 @@ def thaw(dataset: str, why: str) -> dict[str, Any]:
     """
     if models.current(dataset).frozen is None:
         raise ArgumentError(f"Promotion of {dataset} is not frozen.")
-    models.decide("thaw", dataset, why, **_who())
+    decisions.decide("thaw", dataset, why, **_who())
     return {"frozen": None}
 
 

@@ -78,7 +78,7 @@ def show(dataset: str, name: str | None, at: datetime | None) -> dict[str, Any]:
     one = known.champion if at is None else known.live_at(at)
     if name is None and one is None:
         raise champion.no_champion(dataset)
-    model = known.find(name) if name else str(one and one.model)
+    model = known.find(name) if name is not None else str(one and one.model)
     (line,) = (row for row in listed(dataset) if row["model"] == model)
     promotion = known.promotion_of(model)
     looks = [look for look in known.looks if models.model_of(look) == model]

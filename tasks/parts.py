@@ -43,9 +43,9 @@ def open_split(manifest: Artifact, split: str) -> "tuple[Manifest, Table]":
             continue
         artifact = Artifact(kind=entry.kind, digest=entry.digest, size=0)
         if damage := find_damage(artifact):
-            raise InputError(
-                f"{artifact.path} cannot be trained on ({damage}): restore it from a backup, or "
-                "retract the batch."
-            )
+            remedy = "restore it from a backup, or retract the batch"
+            if entry.kind == "tables":
+                remedy = "`./run train` makes it again"
+            raise InputError(f"{artifact.path} cannot be read ({damage}): {remedy}.")
         parts.append(entry.part(artifact.path))
     return about, Table(parts, classes=about.classes)

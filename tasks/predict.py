@@ -2,15 +2,16 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.code import CodeRule, components
-from artifacts.errors import ArgumentError
-from artifacts.files import explain_write_errors
+from artifacts.errors import ArgumentError, InputError
 from classifier import datasets
 from registry import log, models
 from tasks import champion
@@ -173,23 +174,31 @@ def write(
             else:
                 refused.append({"what": one.what, "reason": one.reason})
 
-    beside = out.with_name(f".{out.name}.tmp")
-    with explain_write_errors(out.parent):
-        try:
-            _WRITERS[out.suffix](beside, predictions())
-            beside.replace(out)
-        finally:
+    beside = out.with_name(f".{os.getpid()}{out.suffix}.tmp")
+    try:
+        _WRITERS[out.suffix](beside, predictions())
+        beside.replace(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
     log.append("predict", dataset, model=name, rows=count, out=out.name)
     return count, refused
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, paths: Sequence[Path] = ()) -> None:
     """Check, before anything is predicted, that the file can be written.
 
     Raises:
-        ArgumentError: its name has another ending, or its folder is not there.
+        ArgumentError: its name has another ending, its folder is not there, or it is one of the
+            inputs.
     """
+    place = out.resolve()
+    if out.is_dir():
+        raise ArgumentError(f"--out is {str(out)!r}: that is a folder.")
+    if out.exists() and any(place.is_relative_to(path.resolve()) for path in paths):
+        raise ArgumentError(f"--out is {str(out)!r}: that is one of the inputs. Choose another.")
     if out.suffix not in FORMS:
         raise ArgumentError(f"--out is {str(out)!r}: end it in {', '.join(FORMS)}.")
     if not out.parent.is_dir():

@@ -12,7 +12,7 @@ from prefect.transactions import Transaction, get_transaction
 
 from artifacts import artifact, files
 from artifacts.artifact import Artifact
-from registry import models
+from registry import decisions
 from tasks import model_card
 from tasks.judge import Training
 from tasks.test_sets import TestSet
@@ -57,7 +57,7 @@ def promote(
     card = model_card.write(training, model, manifest, sets, pictures, summary, why)
     for each in (manifest, export, model):
         artifact.keep(each)
-    event = models.promote(
+    event = decisions.promote(
         training.dataset,
         model.name,
         expected=expected,
@@ -81,7 +81,7 @@ def promote(
 def take_back(transaction: Transaction) -> None:
     """Point to the champion of before: the run failed after the promotion."""
     if found := transaction.get("promotion", default=None):
-        models.undo(*found)
+        decisions.undo(*found)
 
 
 def provenance() -> dict[str, Any]:

@@ -39,7 +39,7 @@ def read(paths: Sequence[Path], subject: Subject) -> Iterator[Pictures]:
     """Yield all pictures in the order of the paths, a bounded number at a time.
 
     Raises:
-        InputError: a path is not there, or a Parquet file is damaged or has no such column.
+        InputError: a path is not there, or a folder cannot be listed.
     """
     found = (file for path in paths for file in _files(path))
     most = subject.rows_within(ROWS)
@@ -49,7 +49,11 @@ def read(paths: Sequence[Path], subject: Subject) -> Iterator[Pictures]:
             if held:
                 yield _decoded(held, subject)
                 held = []
-            yield from _of_parquet(file, subject, most)
+            try:
+                yield from _of_parquet(file, subject, most)
+            except InputError as error:
+                name = shown(os.path.relpath(file))
+                yield _none(Refused(what=name, reason=str(error)), subject)
         else:
             held.append(file)
             if len(held) == most:
@@ -61,9 +65,11 @@ def read(paths: Sequence[Path], subject: Subject) -> Iterator[Pictures]:
 
 def _files(path: Path) -> Iterator[str]:
     if path.is_dir():
-        for entry in visible(str(path)):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
+        waiting: list[str | os.DirEntry[str]] = [str(path)]
+        while waiting:
+            entry = waiting.pop()
+            if isinstance(entry, str) or entry.is_dir(follow_symlinks=False):
+                waiting += reversed(visible(os.fspath(entry)))
             else:
                 yield entry.path
     elif path.exists():
@@ -118,6 +124,10 @@ def _of_parquet(path: str, subject: Subject, most: int) -> Iterator[Pictures]:
             names = [f"{name} row {row}" for row in range(start, start + batch.num_rows)]
             yield _parted(names, images, reasons)
             start += batch.num_rows
+
+
+def _none(refused: Refused, subject: Subject) -> Pictures:
+    return Pictures(names=[], images=np.empty((0, *subject.shape), np.uint8), refused=[refused])
 
 
 def _parted(names: list[str], images: NDArray[np.uint8], reasons: Sequence[str | None]) -> Pictures:

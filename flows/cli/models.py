@@ -36,9 +36,8 @@ def list_(*, dataset: DatasetName = "mnist", verify: bool = False) -> Answer:
         return Answer(rows, text)
     damaged = model_list.verified(dataset)
     said = [f"{found['what']}: {found['problem']}" for found in damaged]
-    return Answer(
-        rows, "\n".join([text, *(said or ["All files are intact."])]), code=1 if damaged else 0
-    )
+    closing = [] if said else ["All files are intact."]
+    return Answer(rows, "\n".join([text, *closing]), code=1 if damaged else 0, warnings=tuple(said))
 
 
 @app.command

@@ -31,7 +31,7 @@ def predict(
         device: Where the champion runs
     """
     if out is not None:
-        task.check_out(out)
+        task.check_out(out, paths)
     champion = task.load_champion(dataset, device)
     found = champion.predict(paths)
     with progress.counter("predict") as advance:
@@ -42,13 +42,14 @@ def predict(
             text = f"{count:,} predictions in {out}"
         else:
             rows, refused = _parted(counted)
+            count = len(rows)
             text = _table(rows)
     told: dict[str, Any] = {"model": champion.name, "predictions": rows, "refused": refused}
     if out is not None:
         told |= {"out": str(out.resolve()), "rows": count}
     warnings = (*champion.warnings, *(f"{row['what']}: {row['reason']}" for row in refused))
     text = f"{text}\n{short(champion.name)}"
-    return Answer(told, text, code=0 if rows or out else 1, warnings=warnings)
+    return Answer(told, text, code=0 if count else 1, warnings=warnings)
 
 
 def _counted(found: Any, advance: Any) -> Any:

@@ -251,6 +251,59 @@ def test_the_best_clean_model_is_the_bar_where_the_champion_rests_on_a_retracted
     assert root("models", "rollback", "--why", "x", "--dataset", "folder").code in {0, 1}
 
 
+def test_what_people_decide_during_a_training_counts(root, monkeypatch):
+    """A batch that is retracted then, and a promotion that is frozen."""
+    first = root.retrain()
+    root.add("good", *new(0, 20))
+    from flows import steps
+
+    real = steps.fitted
+
+    def meanwhile(*decision):
+        def fitted(*arguments, **options):
+            done = real(*arguments, **options)
+            assert root(*decision, "--dataset", "folder", "--why", "now").code == 0
+            return done
+
+        return fitted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "fitted", meanwhile("models", "freeze"))
+        frozen = root.retrain()
+    assert (frozen["outcome"], frozen["champion"]) == ("refused", first["champion"])
+    root.models("thaw", "--why", "now")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "fitted", meanwhile("data", "retract", "good"))
+        retracted = root.retrain()
+    assert (retracted["outcome"], retracted["champion"]) == ("refused", first["champion"])
+    assert retracted["why"] == ["A batch on which it was trained was retracted meanwhile."]
+
+
+def test_what_people_replaced_by_hand_does_not_return_by_an_older_verdict(root):
+    first = root.retrain()
+    root.add("good", *new(0, 20))
+    second = root.retrain()
+    assert second["outcome"] == "promoted"
+    root.models("promote", first["champion"], "--why", "it misbehaves", "--force")
+    after = root.retrain()
+    assert (after["outcome"], after["champion"]) == ("unchanged", first["champion"])
+    root.data("retract", "good", "--why", "wrong")
+    done = root("models", "promote", second["champion"], "--why", "x", "--dataset", "folder")
+    assert done.code == 1
+    assert "rests on a batch that was retracted" in done.err
+    done = root("models", "rollback", "--why", "x", "--dataset", "folder")
+    assert done.code == 1
+    assert "rests on a batch that was retracted" in done.err
+    shutil.rmtree(root.folder / "cache")
+    assert root.data("show", "good")["champions"] == [second["champion"]]
+
+
+def test_a_threshold_that_was_missed_answers_for_no_other_rule(root):
+    assert root.retrain("--rule", "threshold", "--threshold", "0.999")["outcome"] == "refused"
+    assert root.retrain("--rule", "threshold", "--threshold", "0.999")["outcome"] == "unchanged"
+    assert root.retrain()["outcome"] == "promoted"
+
+
 def test_starting_from_the_champion_is_the_same_question(root):
     first = root.retrain()
     assert root.retrain("--from", "champion")["outcome"] == "unchanged"
@@ -306,7 +359,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("module", "name", "early", "promoted"),
     [
-        ("models", "promote", True, False),
+        ("decisions", "promote", True, False),
         ("pointer", "write", True, False),
         ("pointer", "write", False, True),
     ],

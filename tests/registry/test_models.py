@@ -6,13 +6,20 @@ from datetime import UTC, datetime
 import pytest
 
 from artifacts.errors import ArgumentError, InputError
-from registry import log, models, pointer
+from registry import decisions, log, models, pointer
 from registry.log import Event
 from registry.models import BLOCKED, CHAMPION, FORMER, REFUSED
 from registry.pointer import Pointer
 
 A, B, C = (f"models/{letter * 64}" for letter in "abc")
-KEPT = {"card": "cards/1", "export": "exports/1", "manifest": "manifests/1", "summary": {}}
+KEPT = {
+    "card": "cards/1",
+    "export": "exports/1",
+    "manifest": "manifests/1",
+    "summary": {},
+    "train_key": "k",
+    "forced": False,
+}
 
 
 def events(*pairs):
@@ -23,13 +30,13 @@ def events(*pairs):
     ]
 
 
-def promote(model, previous=None):
-    return "promote", {"model": model, "previous": previous, "why": "better", **KEPT}
+def promote(model, previous=None, **about):
+    return "promote", {"model": model, "previous": previous, "why": "better", **KEPT, **about}
 
 
 def rollback(model, left, previous):
     about = {"model": model, "left": left, "previous": previous, "why": "it was wrong"}
-    return "rollback", about | KEPT
+    return "rollback", KEPT | about
 
 
 def look(model, champion=None, key="k"):
@@ -86,7 +93,9 @@ def test_a_rollback_passes_over_a_blocked_champion():
 
 
 def test_a_forced_promotion_lifts_the_block():
-    known = fold(promote(A), ("block", {"model": B, "why": "bad"}), promote(B, 1), at=3)
+    known = fold(
+        promote(A), ("block", {"model": B, "why": "bad"}), promote(B, 1, forced=True), at=3
+    )
     assert known.blocked == {}
     assert known.status(A) == FORMER
 
@@ -136,32 +145,79 @@ def test_a_model_is_found_by_the_start_of_its_digest():
 
 
 def test_promotions_on_disk_and_back(root):
-    first = models.promote("toys", A, expected=None, why="first", **KEPT)
+    first = decisions.promote("toys", A, expected=None, why="first", **KEPT)
     assert models.current("toys").champion.model == A
-    second = models.promote("toys", B, expected=first.number, why="better", **KEPT)
-    models.undo("toys", second)
+    second = decisions.promote("toys", B, expected=first.number, why="better", **KEPT)
+    decisions.undo("toys", second)
     assert models.current("toys").champion.model == A
-    models.undo("toys", second)  # nothing more
+    decisions.undo("toys", second)  # nothing more
     assert models.current("toys").champion.model == A
-    models.undo("toys", first)
+    decisions.undo("toys", first)
     assert models.current("toys").champion is None
     assert models.current("others").champion is None
 
 
 def test_of_two_promotions_over_one_champion_the_second_is_refused(root):
-    first = models.promote("toys", A, expected=None, why="first", **KEPT)
-    models.promote("toys", B, expected=first.number, why="b", **KEPT)
-    with pytest.raises(models.ChampionChangedError, match="promoted meanwhile"):
-        models.promote("toys", C, expected=first.number, why="c", **KEPT)
+    first = decisions.promote("toys", A, expected=None, why="first", **KEPT)
+    decisions.promote("toys", B, expected=first.number, why="b", **KEPT)
+    with pytest.raises(decisions.ChampionChangedError, match="promoted meanwhile"):
+        decisions.promote("toys", C, expected=first.number, why="c", **KEPT)
     assert models.current("toys").champion.model == B
-    with pytest.raises(models.ChampionChangedError):
-        models.promote("toys", C, expected=None, why="c", **KEPT)
+    with pytest.raises(decisions.ChampionChangedError):
+        decisions.promote("toys", C, expected=None, why="c", **KEPT)
+
+
+def test_a_lost_pointer_is_not_taken_for_none(root):
+    decisions.promote("toys", A, expected=None, why="first", **KEPT)
+    pointer.path_of("toys").unlink()
+    with pytest.raises(InputError, match="is missing, and models were promoted"):
+        models.current("toys")
+    with pytest.raises(InputError, match="is missing, and models were promoted"):
+        decisions.promote("toys", B, expected=None, why="b", **KEPT)
+
+
+def test_a_first_promotion_that_was_killed_before_its_pointer_did_not_happen(root, monkeypatch):
+    real = pointer.write
+
+    def killed(dataset, to):
+        if to is not None:
+            raise SystemExit
+        real(dataset, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pointer, "write", killed)
+        with pytest.raises(SystemExit):
+            decisions.promote("toys", A, expected=None, why="first", **KEPT)
+    assert models.current("toys").champion is None
+    decisions.promote("toys", B, expected=None, why="b", **KEPT)
+    assert models.current("toys").champion.model == B
+
+
+@pytest.mark.parametrize("kind", ["block", "freeze"])
+def test_what_was_decided_meanwhile_stops_a_promotion_unless_it_is_forced(root, kind):
+    decisions.decide(kind, "toys", "stop", model=A)
+    with pytest.raises(InputError, match="The champion stays"):
+        decisions.promote("toys", A, expected=None, why="x", **KEPT)
+    assert models.current("toys").champion is None
+    decisions.promote("toys", A, expected=None, why="x", **KEPT | {"forced": True})
+    assert models.current("toys").champion.model == A
+
+
+@pytest.mark.parametrize(
+    "change", [{"summary": None}, {"card": None}, {"at": "yesterday"}, {"at": "2026-11-01"}]
+)
+def test_a_damaged_promotion_is_a_sentence(change):
+    (event,) = events(promote(A))
+    about = {n: v for n, v in event.about.items() if change.get(n, "") is not None}
+    damaged = Event(**vars(event) | {"about": about, "at": change.get("at", event.at)})
+    with pytest.raises(InputError, match="Event 1 of the log is damaged"):
+        models.fold([damaged], Pointer(event=1, model=A), "toys")
 
 
 def test_undo_leaves_a_promotion_that_came_since(root):
-    first = models.promote("toys", A, expected=None, why="first", **KEPT)
-    models.promote("toys", B, expected=first.number, why="b", **KEPT)
-    models.undo("toys", first)
+    first = decisions.promote("toys", A, expected=None, why="first", **KEPT)
+    decisions.promote("toys", B, expected=first.number, why="b", **KEPT)
+    decisions.undo("toys", first)
     assert models.current("toys").champion.model == B
 
 
@@ -180,25 +236,25 @@ def test_undo_leaves_a_promotion_that_came_since(root):
     ],
 )
 def test_a_damaged_pointer_is_a_sentence_and_is_left_alone(root, text):
-    first = models.promote("toys", A, expected=None, why="first", **KEPT)
+    first = decisions.promote("toys", A, expected=None, why="first", **KEPT)
     path = pointer.path_of("toys")
     path.write_text(text)
     with pytest.raises(InputError, match="does not say which model is in use"):
         models.current("toys")
     with pytest.raises(InputError, match="does not say which model is in use"):
-        models.promote("toys", B, expected=first.number, why="b", **KEPT)
+        decisions.promote("toys", B, expected=first.number, why="b", **KEPT)
     assert path.read_text() == text
     assert len(log.events("toys")) == 1
 
 
 def test_decisions_need_a_reason(root):
     with pytest.raises(ArgumentError, match="say why"):
-        models.decide("freeze", "toys", " ")
+        decisions.decide("freeze", "toys", " ")
     assert log.events("toys") == []
 
 
 def test_files_of_champions_that_are_missing_are_named(root):
-    models.promote("toys", A, expected=None, why="first", **KEPT)
+    decisions.promote("toys", A, expected=None, why="first", **KEPT)
     found = {row["what"] for row in models.problems("toys")}
     kept = ("cards/1", "exports/1", "manifests/1", A)
     assert found == {f"store/artifacts/{name}" for name in kept}

@@ -101,10 +101,23 @@ def test_wrong_arguments_are_sentences(root, arguments, code, said):
     assert said in done.sentence
 
 
+def test_a_file_of_predictions_never_replaces_an_input(root, scans):
+    out = scans / "0.csv"
+    (scans / "0.png").rename(out)
+    before = out.read_bytes()
+    for paths in ((scans,), (out,)):
+        done = root("predict", *paths, "--out", out, *FOLDER)
+        assert done.code == 2
+        assert "is one of the inputs" in done.sentence
+    assert out.read_bytes() == before
+
+
 def test_where_nothing_can_be_used_the_code_is_1(root, scans):
     done = root("predict", scans / "note.txt", *FOLDER, "--json")
     assert done.code == 1
     assert json.loads(done.out)["predictions"] == []
+    out = scans.parent / "none.csv"
+    assert root("predict", scans / "note.txt", "--out", out, *FOLDER).code == 1
 
 
 def test_without_a_champion_it_says_how_to_get_one(root, scans):

@@ -1,0 +1,86 @@
+"""What changes the champion, or whether it may change; each is an event of the log."""
+
+from typing import Any
+
+from artifacts.errors import ArgumentError, InputError
+from artifacts.locks import Lock, lock
+from registry import log, models, pointer
+from registry.log import Event
+from registry.pointer import Pointer
+
+
+class ChampionChangedError(InputError):
+    """Another promotion came first."""
+
+
+def changing(dataset: str) -> Lock:
+    """Return the lock under which the champion changes."""
+    return lock(f"champion/{dataset}")
+
+
+def promote(dataset: str, model: str, *, expected: int | None, **about: Any) -> Event:
+    """Put a model in use whose artifacts are in place.
+
+    Args:
+        dataset: its name.
+        model: name of its artifact.
+        expected: number of the promotion that counted when the model was judged; None for none.
+        about: what the event says besides.
+
+    Raises:
+        ChampionChangedError: another promotion came first.
+        InputError: pointer or log are damaged, or the data root cannot be written.
+    """
+    return _change("promote", dataset, model, expected, about)
+
+
+def rollback(dataset: str, model: str, *, expected: int, left: str, **about: Any) -> Event:
+    """Put an earlier champion back in use, and block the one that it replaces; as `promote`."""
+    return _change("rollback", dataset, model, expected, {"left": left, **about})
+
+
+def _change(
+    kind: str, dataset: str, model: str, expected: int | None, about: dict[str, Any]
+) -> Event:
+    with changing(dataset):
+        known = models.current(dataset)
+        now = pointer.read(dataset)
+        if not about["forced"] and (closed := models.refusal(known, model)):
+            raise InputError(f"{closed} The champion stays.")
+        if (now.event if now else None) != expected:
+            raise ChampionChangedError(
+                f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the "
+                "champion stays. Run the same command again."
+            )
+        if not pointer.is_there(dataset):
+            pointer.write(dataset, None)
+        event = log.append(kind, dataset, model=model, previous=expected, **about)
+        pointer.write(dataset, Pointer(event=event.number, model=model))
+    return event
+
+
+def undo(dataset: str, event: Event) -> None:
+    """Take back a promotion whose run failed afterwards; nothing if another came since."""
+    with changing(dataset):
+        now = pointer.read(dataset)
+        if now is None or now.event != event.number:
+            return
+        previous = event.about["previous"]
+        if previous is None:
+            pointer.write(dataset, None)
+        else:
+            before = log.read(previous)
+            pointer.write(dataset, Pointer(event=previous, model=before.about["model"]))
+        log.append("undo", dataset, promotion=event.number, model=event.about["model"])
+
+
+def decide(kind: str, dataset: str, why: str, **about: Any) -> Event:
+    """Write `block`, `freeze` or `thaw` into the log.
+
+    Raises:
+        ArgumentError: there is no reason.
+        InputError: the data root cannot be written.
+    """
+    if not why.strip():
+        raise ArgumentError("--why is empty: say why, for those who read the log later.")
+    return log.append(kind, dataset, why=why, **about)
