@@ -8,7 +8,6 @@ import json
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,10 +78,3 @@ def load(folder: Path) -> nn.Module:
         raise InputError(
             f"{folder / FILE} is no readable export ({error}): promote again."
         ) from error
-
-
-def predict(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Return probabilities, float32 [N, K], of float32 images [N, *shape] in 0..1."""
-    with torch.inference_mode():
-        found: np.ndarray = load(folder)(torch.from_numpy(images)).numpy()
-    return found

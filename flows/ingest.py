@@ -7,8 +7,8 @@ from cyclopts import Parameter
 from prefect import flow
 
 from artifacts.artifact import Artifact
+from artifacts.text import one_line
 from classifier import datasets, devices
-from classifier.data.inputs.wording import shown
 from classifier.errors import ArgumentError, InputError
 from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
@@ -90,7 +90,7 @@ def check_arguments(paths: list[str] | None, batch: str | None) -> None:
         if not path.strip():
             raise ArgumentError("A path is empty, as where a shell variable is not set: name one.")
         if not Path(path).exists():
-            raise InputError(f"{shown(path)} is not there: give files or folders.")
+            raise InputError(f"{one_line(path)} is not there: give files or folders.")
 
 
 def base_of(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from artifacts.errors import ArgumentError, InputError
+from artifacts.errors import InputError
 from artifacts.locks import Lock, lock
 from registry import log, models, pointer
 from registry.log import Event
@@ -81,6 +81,5 @@ def decide(kind: str, dataset: str, why: str, **about: Any) -> Event:
         ArgumentError: there is no reason.
         InputError: the data root cannot be written.
     """
-    if not why.strip():
-        raise ArgumentError("--why is empty: say why, for those who read the log later.")
+    log.check_reason(why)
     return log.append(kind, dataset, why=why, **about)

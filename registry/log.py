@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from artifacts import layout
-from artifacts.errors import InputError
+from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 
 NAME = re.compile(r"\d{6,}\.json")
@@ -38,6 +38,16 @@ class Event:
     dataset: str
     at: str
     about: dict[str, Any]
+
+
+def check_reason(why: str) -> None:
+    """Check that a decision has a reason, which is given by `--why`.
+
+    Raises:
+        ArgumentError: it has none.
+    """
+    if not why.strip():
+        raise ArgumentError("--why is empty: say why, for those who read the log later.")
 
 
 def append(kind: str, dataset: str, **about: Any) -> Event:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from registry import log, pointer
@@ -98,7 +97,7 @@ class Models:
         found = [model for model in known if start and model.startswith(f"{MODELS}/{start}")]
         if len(found) == 1:
             return found[0]
-        listed = ", ".join(f"{model[:15]}" for model in known)
+        listed = ", ".join(str(artifact_of(model)) for model in known)
         raise ArgumentError(
             f"{'Several models begin' if found else 'No model begins'} with {name!r}: "
             + (f"choose one of {listed}." if known else "none was judged or promoted yet.")
@@ -221,18 +220,7 @@ def _check_event(event: Event) -> None:
 def refusal(known: Models, model: str) -> str | None:
     """Say why a model must not be promoted without force; None if nothing was decided."""
     if model in known.blocked:
-        return f"{model[:15]} is blocked: {known.blocked[model]}."
+        return f"{artifact_of(model)} is blocked: {known.blocked[model]}."
     if known.frozen is not None:
         return f"Promotion is frozen: {known.frozen}."
     return None
-
-
-def problems(dataset: str) -> list[dict[str, str]]:
-    """Say what is missing of what the champions of a dataset need, as `cache verify` does."""
-    found = []
-    for one in current(dataset).history:
-        for name in (one.model, *(one.about[part] for part in KEPT)):
-            if not (layout.permanent() / name).is_dir():
-                problem = f"{name[:16]} is missing, of a champion of {dataset}: restore a backup"
-                found.append({"what": f"store/artifacts/{name}", "problem": problem})
-    return found

@@ -1,7 +1,6 @@
 """The champion, as the flows use it: its artifacts, what made it, and whether it is a bar."""
 
 from collections.abc import Collection
-from typing import Any
 
 from artifacts import artifact, keys, layout
 from artifacts.artifact import Artifact, find_damage
@@ -143,13 +142,3 @@ def rests_on_retracted(dataset: str) -> InputError:
         f"The champion of {dataset} rests on a batch that was retracted: train without "
         "`--from champion`."
     )
-
-
-def about(promotion: Promotion) -> dict[str, Any]:
-    """Return a promotion as a line of a list, JSON-ready."""
-    return {
-        "model": promotion.model,
-        "at": promotion.at,
-        **{name: promotion.about["summary"].get(name) for name in ("recipe", "test_accuracy")},
-        "why": promotion.about["why"],
-    }

@@ -53,8 +53,7 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
             raise ArgumentError(f"{digest!r} is no digest of a row: that is 64 hexadecimal digits.")
     if not digests:
         raise ArgumentError("No digest is given: `./run data rows` lists them.")
-    if not why.strip():
-        raise ArgumentError("--why is empty: say why, for those who read the log later.")
+    log.check_reason(why)
     return frozenset(digests)
 
 

@@ -197,8 +197,7 @@ def accept(dataset: str, name: str, why: str) -> dict[str, Any]:
 
 
 def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
-    if not why.strip():
-        raise ArgumentError("--why is empty: say why, for those who read the log later.")
+    log.check_reason(why)
     # Under the lock, no erasure gives the batch another digest meanwhile.
     with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"):
         log.append(kind, dataset, batch=data.current(dataset).batch(batch.name).digest, why=why)

@@ -1,7 +1,7 @@
 """Judge: may the challenger replace the champion? Each question is answered once, and logged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,12 +78,12 @@ class Bars:
     Fields:
         champion: the best model that rests on no retracted batch; None: a floor is the bar.
         anchor: the champion at the start of the ledger, where it is another one.
-        look: number of this look in the ledger.
+        rows: of each test set, by its digest, the artifact that keeps which rows it has.
     """
 
     champion: Promotion | None
     anchor: Promotion | None
-    look: int
+    rows: Mapping[str, str]
 
     def items(self) -> list[tuple[str, Promotion]]:
         """Return those that must be scored, by name."""
@@ -105,32 +105,28 @@ def bars(
     champ = champion.bar(dataset, known)
     if champ is not None and champ is not known.champion and champ.model == model.name:
         champ = None  # it was champion, and is the best that is clean: only a floor is above it
-    current = _current_ledger(known, manifest, sets)
+    rows = {one.digest: keep_rows(manifest, one.name) for one in sets}
+    current = _current_ledger(known, sets, rows)
     anchor = _anchor(dataset, known, ledger.anchor_of(current)) if champ else None
     if anchor is not None and champ is not None and anchor.model == champ.model:
         anchor = None
-    return Bars(champion=champ, anchor=anchor, look=ledger.next_look(current))
+    return Bars(champion=champ, anchor=anchor, rows=rows)
 
 
-def _number(known: Models, manifest: Artifact, sets: Sequence[TestSet]) -> int:
+def _next_look(known: Models, sets: Sequence[TestSet], rows: Mapping[str, str]) -> int:
     from classifier.evaluation import ledger
 
-    return ledger.next_look(_current_ledger(known, manifest, sets))
+    return ledger.next_look(_current_ledger(known, sets, rows))
 
 
-def _current_ledger(known: Models, manifest: Artifact, sets: Sequence[TestSet]) -> list["Look"]:
+def _current_ledger(
+    known: Models, sets: Sequence[TestSet], rows: Mapping[str, str]
+) -> list["Look"]:
     from classifier.evaluation import ledger
 
-    looks, rows_of = _ledger(known, manifest, sets)
     today = frozenset(one.digest for one in sets)
-    return ledger.current_ledger(looks, datetime.now(UTC), today, rows_of)
-
-
-def _ledger(
-    known: Models, manifest: Artifact, sets: Sequence[TestSet]
-) -> tuple[list["Look"], dict[str, frozenset[bytes]]]:
-    kept = kept_rows(known) | {one.digest: keep_rows(manifest, one.name) for one in sets}
-    return looks_of(known), {digest: rows_in(name) for digest, name in kept.items()}
+    kept = {digest: rows_in(name) for digest, name in {**kept_rows(known), **rows}.items()}
+    return ledger.current_ledger(looks_of(known), datetime.now(UTC), today, kept)
 
 
 def kept_rows(known: Models) -> dict[str, str]:
@@ -193,50 +189,40 @@ def judge(
         InputError: log or predictions are damaged.
     """
     with lock(f"look/{training.dataset}"):  # so that two looks do not take one number
-        return _judge(training, model, manifest, sets, against, summary, rule, threshold, names)
-
-
-def _judge(
-    training: Training,
-    model: Artifact,
-    manifest: Artifact,
-    sets: Sequence[TestSet],
-    against: Bars,
-    summary: dict[str, Any],
-    rule: Rule,
-    threshold: float | None,
-    names: tuple[str, ...],
-) -> dict[str, Any]:
-    known = models.current(training.dataset)
-    champ = against.champion
-    name = champ.model if champ else None
-    asked = [rule, threshold]
-    question = (model.name, name, frozenset(one.digest for one in sets))
-    for look in known.looks:
-        same = (models.model_of(look), look.about["champion"], _sets_of(look)) == question
-        if same and look.about["asked"] == asked:
-            return {**look.about["verdict"], "changed": look.about["changed"]}
-    against = replace(against, look=_number(known, manifest, sets))
-    found, changed = _verdict(training, manifest, sets, against, rule, threshold, names)
-    log.append(
-        "look",
-        training.dataset,
-        challenger=model.name,
-        champion=name,
-        judged_against=known.champion.model if known.champion else None,
-        train_key=training.key,
-        asked=asked,
-        test_sets=[
-            {"test_set": one.digest, "rows": keep_rows(manifest, one.name), "name": one.name}
-            for one in sets
-        ],
-        changed=changed,
-        verdict=found,
-        summary=summary,
-    )
-    for sentence in found["why"]:
-        get_run_logger().info("%s", sentence)
-    return {**found, "changed": changed}
+        known = models.current(training.dataset)
+        champ = against.champion
+        name = champ.model if champ else None
+        asked = [rule, threshold]
+        question = (model.name, name, frozenset(one.digest for one in sets))
+        for earlier in known.looks:
+            same = (
+                models.model_of(earlier),
+                earlier.about["champion"],
+                _sets_of(earlier),
+            ) == question
+            if same and earlier.about["asked"] == asked:
+                return {**earlier.about["verdict"], "changed": earlier.about["changed"]}
+        look = _next_look(known, sets, against.rows)
+        found, changed = _verdict(training, manifest, sets, against, look, rule, threshold, names)
+        log.append(
+            "look",
+            training.dataset,
+            challenger=model.name,
+            champion=name,
+            judged_against=known.champion.model if known.champion else None,
+            train_key=training.key,
+            asked=asked,
+            test_sets=[
+                {"test_set": one.digest, "rows": against.rows[one.digest], "name": one.name}
+                for one in sets
+            ],
+            changed=changed,
+            verdict=found,
+            summary=summary,
+        )
+        for sentence in found["why"]:
+            get_run_logger().info("%s", sentence)
+        return {**found, "changed": changed}
 
 
 def _verdict(
@@ -244,6 +230,7 @@ def _verdict(
     manifest: Artifact,
     sets: Sequence[TestSet],
     against: Bars,
+    look: int,
     rule: Rule,
     threshold: float | None,
     names: tuple[str, ...],
@@ -264,7 +251,7 @@ def _verdict(
         scored[1] if len(scored) > 1 else None,
         rule=chosen,
         classes=names,
-        look=against.look,
+        look=look,
         champion_classes=_classes(champ),
         anchor_classes=_classes(against.anchor),
         threshold=threshold,

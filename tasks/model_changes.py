@@ -8,8 +8,8 @@ from typing import Any
 from artifacts import artifact, keys, records
 from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import ArgumentError, InputError
-from registry import decisions, models
-from registry.models import Models, Promotion
+from registry import decisions, log, models
+from registry.models import Models, Promotion, artifact_of
 from tasks import champion, model_card
 from tasks.judge import Training
 from tasks.promote import provenance
@@ -27,19 +27,19 @@ def promote(dataset: str, name: str, why: str, *, force: bool) -> dict[str, Any]
         InputError: the gate did not let it pass, it is blocked, or promotion is frozen, and it is
             not forced; or its files are gone.
     """
-    _check_reason(why)
+    log.check_reason(why)
     known = models.current(dataset)
     model = known.find(name)
     before = known.champion
     if before and before.model == model:
-        raise ArgumentError(f"{_short(model)} is the champion of {dataset} already.")
+        raise ArgumentError(f"{artifact_of(model)} is the champion of {dataset} already.")
     if not force and (refusal := _refusal(known, model)):
         raise InputError(f"{refusal} `--force` promotes it all the same, and the log says so.")
     about = _about(dataset, known, model)
-    if not force and champion.is_retracted(dataset, models.artifact_of(about["manifest"])):
+    if not force and champion.is_retracted(dataset, artifact_of(about["manifest"])):
         raise InputError(
-            f"{_short(model)} rests on a batch that was retracted. `--force` promotes it all the "
-            "same, and the log says so."
+            f"{artifact_of(model)} rests on a batch that was retracted. `--force` promotes it "
+            "all the same, and the log says so."
         )
     decisions.promote(
         dataset,
@@ -60,8 +60,8 @@ def _refusal(known: Models, model: str) -> str | None:
         if models.model_of(look) == model and look.about["judged_against"] == live:
             if look.about["verdict"]["promote"]:
                 return None
-            return f"{_short(model)} was refused: {' '.join(look.about['verdict']['why'])}"
-    return f"{_short(model)} was not judged against the present champion."
+            return f"{artifact_of(model)} was refused: {' '.join(look.about['verdict']['why'])}"
+    return f"{artifact_of(model)} was not judged against the present champion."
 
 
 def _about(dataset: str, known: Models, model: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _about(dataset: str, known: Models, model: str) -> dict[str, Any]:
         (r for r in records.everything(f"train/{dataset}") if r.artifact.name == model), None
     )
     if made is None or find_damage(made.artifact):
-        raise InputError(f"The files of {_short(model)} are gone: train it again.")
+        raise InputError(f"The files of {artifact_of(model)} are gone: train it again.")
     training = Training.of(dataset, made.components())
     manifest = _found(dataset, "manifest", keys.inputs(made.components())["manifest"])
     sets = [
@@ -83,7 +83,7 @@ def _about(dataset: str, known: Models, model: str) -> dict[str, Any]:
         if (found := _evaluation(dataset, step, made.artifact, manifest))
     ]
     if not sets:
-        raise InputError(f"The scores of {_short(model)} are gone: train it again.")
+        raise InputError(f"The scores of {artifact_of(model)} are gone: train it again.")
     card = model_card.write(training, made.artifact, manifest, sets, None, summary, ["By hand."])
     export = _export(made.artifact)
     for each in (manifest, made.artifact):
@@ -137,7 +137,7 @@ def rollback(dataset: str, why: str, *, force: bool) -> dict[str, Any]:
         InputError: there is none of before, its files are damaged, or it does not score what its
             card says and this is not forced.
     """
-    _check_reason(why)
+    log.check_reason(why)
     known = models.current(dataset)
     if known.champion is None:
         raise champion.no_champion(dataset)
@@ -148,8 +148,8 @@ def rollback(dataset: str, why: str, *, force: bool) -> dict[str, Any]:
     if not force:
         if not champion.clean(dataset, target):
             raise InputError(
-                f"{_short(target.model)}, the champion of before, rests on a batch that was "
-                "retracted: `./run retrain` makes a new one. `--force` goes back all the same."
+                f"{artifact_of(target.model)}, the champion of before, rests on a batch that "
+                "was retracted: `./run retrain` makes a new one. `--force` goes back all the same."
             )
         check_scores(target)
     decisions.rollback(
@@ -178,12 +178,12 @@ def check_scores(target: Promotion) -> None:
         _, _, found = scores(model, manifest, "test", "cpu")
     except InputError as error:
         raise InputError(
-            f"Whether {_short(target.model)} still scores what its card says cannot be checked: "
-            f"{error} `--force` goes back without it."
+            f"Whether {artifact_of(target.model)} still scores what its card says cannot be "
+            f"checked: {error} `--force` goes back without it."
         ) from error
     if found["test_set"] != said["test_set"] or found["errors"] != said["errors"]:
         raise InputError(
-            f"{_short(target.model)} makes {found['errors']} errors, and its card says "
+            f"{artifact_of(target.model)} makes {found['errors']} errors, and its card says "
             f"{said['errors']}: the champion stays. `--force` goes back all the same."
         )
 
@@ -197,7 +197,7 @@ def block(dataset: str, name: str, why: str) -> dict[str, Any]:
     known = models.current(dataset)
     model = known.find(name)
     if known.champion and known.champion.model == model:
-        raise ArgumentError(f"{_short(model)} is the champion: roll back, which blocks it.")
+        raise ArgumentError(f"{artifact_of(model)} is the champion: roll back, which blocks it.")
     decisions.decide("block", dataset, why, model=model, **_who())
     return {"blocked": model}
 
@@ -229,12 +229,3 @@ def _who() -> dict[str, str]:
         return {"who": getpass.getuser()}
     except (OSError, KeyError):  # no name for this user, as in some containers
         return {"who": str(os.getuid())}
-
-
-def _check_reason(why: str) -> None:
-    if not why.strip():
-        raise ArgumentError("--why is empty: say why, for those who read the log later.")
-
-
-def _short(model: str) -> str:
-    return model[:15]

@@ -47,19 +47,14 @@ def _line(
 
 def verified(dataset: str) -> list[dict[str, str]]:
     """Return what is missing or damaged of the models that were champions."""
-    found = models.problems(dataset)
-    missing = {problem["what"] for problem in found}
+    found: dict[str, str | None] = {}
     for one in models.current(dataset).history:
         for name in (one.model, *(str(one.about[part]) for part in models.KEPT)):
             folder = layout.permanent() / name
             what = layout.relative(folder)
-            artifact = models.artifact_of(name)
-            if what in missing:
-                continue
-            missing.add(what)
-            if damage := find_damage(artifact, folder=folder, thorough=True):
-                found.append({"what": what, "problem": damage})
-    return found
+            if what not in found:
+                found[what] = find_damage(models.artifact_of(name), folder=folder, thorough=True)
+    return [{"what": what, "problem": damage} for what, damage in found.items() if damage]
 
 
 def show(dataset: str, name: str | None, at: datetime | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from artifacts import artifact
 from artifacts.artifact import Artifact
 from artifacts.errors import InputError
+from registry import models
 from tasks.parts import open_split
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ def rows_in(name: str) -> frozenset[bytes]:
     """
     import numpy as np
 
-    kind, _, digest = name.partition("/")
-    kept = Artifact(kind=kind, digest=digest, size=0)
+    kept = models.artifact_of(name)
     if damage := artifact.find_damage(kept):
         raise InputError(f"{kept} cannot be read ({damage}): restore it from a backup.")
     return frozenset(map(bytes, np.load(kept.path / "rows.npy")))

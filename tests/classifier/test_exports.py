@@ -34,7 +34,9 @@ def test_an_export_gives_the_same_probabilities(tmp_path, name, rows):
     exports.write(tmp_path, network)
     images = np.random.default_rng(0).random((rows, 28, 28), np.float32)
     expected = models.predict(network, images, torch.device("cpu"))
-    np.testing.assert_allclose(exports.predict(tmp_path, images), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        exports.load(tmp_path)(torch.from_numpy(images)).numpy(), expected, atol=1e-6
+    )
     np.testing.assert_allclose(expected.sum(1), 1, atol=1e-5)
 
 

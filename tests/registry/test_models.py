@@ -251,10 +251,3 @@ def test_decisions_need_a_reason(root):
     with pytest.raises(ArgumentError, match="say why"):
         decisions.decide("freeze", "toys", " ")
     assert log.events("toys") == []
-
-
-def test_files_of_champions_that_are_missing_are_named(root):
-    decisions.promote("toys", A, expected=None, why="first", **KEPT)
-    found = {row["what"] for row in models.problems("toys")}
-    kept = ("cards/1", "exports/1", "manifests/1", A)
-    assert found == {f"store/artifacts/{name}" for name in kept}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -168,6 +169,23 @@ def test_decisions_that_cannot_be_are_sentences(root):
         done = root("models", *command, *FOLDER)
         assert (done.code, said in done.sentence) == (code, True), done.err
     assert root.status() == {root.first["champion"]: "champion"}
+
+
+def test_files_of_champions_that_are_missing_or_damaged_are_named(root):
+    folder = root.folder / "store" / "artifacts"
+    shown = root.models("show")
+    moved = Path(shown["export"]).parent
+    moved.rename(root.folder / "aside")
+    card = Path(shown["card"])
+    text = card.read_text()
+    card.write_text(text + "x")
+    done = root("models", "list", "--verify", *FOLDER)
+    card.write_text(text)
+    (root.folder / "aside").rename(moved)
+    assert done.code == 1
+    assert f"store/artifacts/{moved.relative_to(folder)}: " in done.err
+    assert "card.md has changed" in done.err
+    assert root("models", "list", "--verify", *FOLDER).code == 0
 
 
 def test_retrain_takes_its_options_on_the_command_line(root):
