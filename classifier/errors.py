@@ -12,5 +12,15 @@ class InputError(Exception):
     found: dict[str, Any] | None = None
 
 
+class BudgetSpentError(InputError):
+    """A training was stopped because it took too long."""
+
+    def __init__(self, epochs: float, planned: int) -> None:
+        super().__init__(
+            f"The training time is spent after {epochs:.1f} of {planned} epochs: the next run with "
+            "the same data and recipe goes on from there."
+        )
+
+
 class ArgumentError(InputError):
     """An invalid name or value."""

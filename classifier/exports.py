@@ -5,6 +5,8 @@ probabilities = program(images)  # float32 [N, *shape] in 0..1 -> float32 [N, cl
 """
 
 import json
+import statistics
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from classifier.models import Model
 
 FILE, ABOUT = "model.pt2", "export.json"
 EXAMPLE_ROWS = 2  # torch.export takes an axis of one row for a constant
+LATENCY_ROWS, LATENCY_REPEATS = 1, 60
 MAX_DIFFERENCE = 1e-4  # of a probability, between the export and the network it was made of
 
 
@@ -78,3 +81,38 @@ def load(folder: Path) -> nn.Module:
         raise InputError(
             f"{folder / FILE} is no readable export ({error}): promote again."
         ) from error
+
+
+def latency_ratio(now: Path, before: Path) -> float:
+    """Return how much longer an export takes for one image than another one, on this CPU.
+
+    They run in turn, first one first and then the other, so that what slows the machine slows both;
+    the ratio is that of the medians.
+
+    Args:
+        now: folder of the first export.
+        before: folder of the other one.
+
+    Raises:
+        InputError: one is missing or damaged.
+    """
+    programs = [(load(folder), _example(folder)) for folder in (now, before)]
+    seconds: list[list[float]] = [[], []]
+    with torch.inference_mode():
+        for repeat in range(-LATENCY_REPEATS // 4, LATENCY_REPEATS):
+            for which in (0, 1) if repeat % 2 else (1, 0):
+                program, images = programs[which]
+                start = time.perf_counter()
+                program(images)
+                took = time.perf_counter() - start
+                if repeat >= 0:  # before that they warm up
+                    seconds[which].append(took)
+    return statistics.median(seconds[0]) / statistics.median(seconds[1])
+
+
+def _example(folder: Path) -> Tensor:
+    try:
+        _, *shape = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["input"]["shape"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / ABOUT} cannot be read ({error}): promote again.") from error
+    return torch.rand(LATENCY_ROWS, *shape, generator=torch.Generator().manual_seed(0))

@@ -92,6 +92,40 @@ def start_from(network: nn.Module, folder: Path) -> None:
         ) from error
 
 
+def start_from_pretrained(network: nn.Module, folder: Path) -> list[str]:
+    """Give a network those weights of that folder that fit it by name and shape.
+
+    The others keep their random values, as the last layer where the classes are others.
+
+    Args:
+        network: whose weights are set.
+        folder: with weights.safetensors.
+
+    Returns:
+        What was taken and what was not, in sentences.
+
+    Raises:
+        InputError: the file is damaged, or nothing in it fits.
+    """
+    try:
+        found = load_file(folder / "weights.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The initial weights cannot be read ({error}).") from error
+    own = network.state_dict()
+    taken = {n: v for n, v in found.items() if n in own and v.shape == own[n].shape}
+    if not taken:
+        raise InputError(
+            "No layer of the network has the name and shape of one of the initial weights: it has "
+            f"{', '.join(own)}, and the file has {', '.join(found) or 'none'}."
+        )
+    network.load_state_dict(own | taken)
+    said = [f"initial weights: {len(taken)} of the network's {len(own)} tensors are taken"]
+    for what, names in (("stay random", own.keys()), ("are not used", found.keys())):
+        if left := [name for name in names if name not in taken]:
+            said.append(f"initial weights: {', '.join(left)} {what}")
+    return said
+
+
 def predict(model: Model, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Return probabilities, float32 [N, classes], of float32 images [N, *shape] in 0..1.
 

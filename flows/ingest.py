@@ -14,6 +14,7 @@ from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
 from registry import data
 from reporting.report import open_run
+from tasks.announce import batch_came_in
 from tasks.base import check_size, last_base
 from tasks.check import Drift, check, present_model, record_check
 from tasks.download import asked_at, download, local_digest, local_source
@@ -69,6 +70,9 @@ def ingest(
         rows = manifest(base, now.batches, now.patches, now.erased, dataset, names)
         results["manifest"] = rows
         results |= look(dataset, base, drift, place, names)
+        for one in taken:
+            if one.batch is not None and one.is_new:
+                batch_came_in(dataset, one.batch)
         found = report(run, dataset, taken, results, waiting)
     if paths and taken[0].batch is None:
         raise NothingGoodError(taken[0], found)

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from classifier import datasets, devices
 from classifier.errors import ArgumentError
+from classifier.sources import Weights
 from classifier.training import precision
 from classifier.training.recipe import Recipe
 
@@ -60,6 +61,7 @@ class Plan:
         device: cpu, cuda or mps.
         classes: names that the dataset declares.
         image_size: of the images, where the dataset declares none.
+        initial_weights: that the dataset declares for the network of the recipe.
     """
 
     dataset: str
@@ -68,6 +70,7 @@ class Plan:
     device: str
     classes: tuple[str, ...] | None
     image_size: tuple[int, ...] | None
+    initial_weights: Weights | None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -104,6 +107,7 @@ def resolve(
         given = overrides.model_dump(exclude_none=True)
         values |= ({"min_steps": 0} if "epochs" in given else {}) | given
     chosen = datasets.resolve_recipe(recipe, declared, values)
+    weights = declared.initial_weights
     place = devices.resolve_device_name(device)
     exact = {"precision": precision.resolve_precision(chosen.precision, place)}
     return Plan(
@@ -113,6 +117,7 @@ def resolve(
         device=place,
         classes=declared.classes,
         image_size=size_of(image_size, declared),
+        initial_weights=weights if weights and weights.network == chosen.network else None,
     )
 
 

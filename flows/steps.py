@@ -4,6 +4,7 @@ from artifacts.artifact import Artifact
 from flows.parameters import Plan
 from tasks.download import asked_at, download, local_digest
 from tasks.evaluate import evaluate, evaluate_recent
+from tasks.initial_weights import initial_weights
 from tasks.manifest import manifest
 from tasks.new_data import NewData
 from tasks.normalise import normalise
@@ -26,14 +27,24 @@ def combined(plan: Plan, base: Artifact, new: NewData) -> Results:
     return {"manifest": rows}
 
 
+def pretrained(plan: Plan) -> Results:
+    """Fetch the initial weights that the dataset declares for the network of the recipe, if any."""
+    weights = plan.initial_weights
+    if weights is None:
+        return {}
+    return {"initial-weights": initial_weights(plan.dataset, weights.sha256)}
+
+
 def fitted(
     plan: Plan,
     seed: int,
     grid: Grid,
     rows: Artifact,
     initial: Artifact | None = None,
+    weights: Artifact | None = None,
     *,
     has_recent: bool = False,
+    max_seconds: float | None = None,
 ) -> Results:
     """Train on the rows of a manifest, evaluate and plot.
 
@@ -43,10 +54,26 @@ def fitted(
         grid: of the pictures.
         rows: the manifest.
         initial: the model whose weights are the first ones.
+        weights: what `pretrained` returned; they are the first ones where `initial` is None.
         has_recent: whether there are recent test rows, where the manifest is not known yet.
+        max_seconds: after which the training stops.
+
+    Raises:
+        BudgetSpentError: the training stopped after `max_seconds`.
     """
     parts = parts_of(rows)
-    model = train(rows, parts, plan.dataset, plan.recipe, seed, plan.device, plan.classes, initial)
+    model = train(
+        rows,
+        parts,
+        plan.dataset,
+        plan.recipe,
+        seed,
+        plan.device,
+        plan.classes,
+        initial,
+        weights,
+        max_seconds,
+    )
     scores = scored(plan, model, rows, has_recent=has_recent)
     pictures = plot(rows, parts, model, scores["evaluate"], grid, plan.classes)
     return {"train": model, "evaluate": scores.pop("evaluate"), "plot": pictures, **scores}

@@ -82,4 +82,8 @@ def _steps(
 ) -> dict[str, Artifact]:
     done = steps.published(plan, limit)
     done |= steps.combined(plan, done["normalise"], data)
-    return done | steps.fitted(plan, seed, grid, done["manifest"], has_recent=data.has_recent)
+    done |= steps.pretrained(plan)
+    weights = done.get("initial-weights")
+    return done | steps.fitted(
+        plan, seed, grid, done["manifest"], weights=weights, has_recent=data.has_recent
+    )

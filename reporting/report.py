@@ -33,6 +33,7 @@ METRICS = {
         "test_accuracy",
         "errors",
         "test_rows",
+        "macro_recall",
         "recent_accuracy",
         "recent_rows",
         "train_rows",

@@ -6,10 +6,13 @@ from artifacts import artifact, keys, layout
 from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import InputError
 from artifacts.keys import KeyComponents
+from classifier import datasets
 from registry import data, models
 from registry.models import Models, Promotion
 from tasks.commands import dataset_option
 
+#: Name of each metric in the summary of a run.
+METRICS = {"accuracy": "test_accuracy", "macro-recall": "macro_recall"}
 COMPONENTS = "components.json"  # of a card: what the model was made of
 #: Argument of `train` that does not count when a training is asked whether it was judged.
 INITIAL = ("initial", "input initial")
@@ -48,6 +51,8 @@ def changed(old: KeyComponents, new: KeyComponents) -> set[str]:
     for name in (before.keys() | after.keys()) - set(INITIAL):
         if before.get(name) != after.get(name):
             found.add("seed" if name == "seed" else "recipe")
+    if keys.inputs(old).get("pretrained") != keys.inputs(new).get("pretrained"):
+        found.add("recipe")
     if keys.inputs(old).get("manifest") != keys.inputs(new).get("manifest"):
         found.add("data")
     if keys.versions(old) != keys.versions(new):
@@ -104,13 +109,15 @@ def bar(dataset: str, known: Models) -> Promotion | None:
     """
     if known.champion is None or clean(dataset, known.champion):
         return known.champion
+    return best_clean(dataset, known)
+
+
+def best_clean(dataset: str, known: Models) -> Promotion | None:
+    """Return the best champion so far that rests on no retracted batch and is not blocked."""
+    metric = METRICS[datasets.load(dataset).metric]
     usable = (one for one in known.history if one.model not in known.blocked)
     found = [one for one in usable if clean(dataset, one)]
-    return max(found, key=_accuracy, default=None)
-
-
-def _accuracy(one: Promotion) -> float:
-    return float(one.about["summary"]["test_accuracy"])
+    return max(found, key=lambda one: float(one.about["summary"].get(metric, 0.0)), default=None)
 
 
 def check_shape(name: str, manifest: Artifact, dataset: str) -> None:

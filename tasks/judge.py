@@ -1,7 +1,7 @@
 """Judge: may the challenger replace the champion? Each question is answered once, and logged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,13 +12,16 @@ from prefect.logging import get_run_logger
 from artifacts.artifact import Artifact
 from artifacts.keys import KeyComponents
 from artifacts.locks import lock
+from classifier import datasets
 from registry import log, models
 from registry.log import Event
 from registry.models import Models, Promotion
 from tasks import champion
+from tasks.terms import Term
 from tasks.test_sets import TestSet, keep_rows, rows_in
 
 if TYPE_CHECKING:
+    from classifier.evaluation.gate import Verdict
     from classifier.evaluation.ledger import Look
 
 Rule = Literal["auto", "better", "not-worse", "threshold"]
@@ -62,7 +65,8 @@ def known_answer(
         if model in known.blocked:
             return f"Its model is blocked: {known.blocked[model]}.", summary
         against = known.champion.model if known.champion else None
-        if look.about["judged_against"] != against or look.about["asked"] != [rule, threshold]:
+        asked = _asked(training.dataset, rule, threshold)
+        if look.about["judged_against"] != against or look.about["asked"] != asked:
             continue
         if not look.about["verdict"]["promote"]:
             return "Its model was refused against this champion already.", summary
@@ -71,13 +75,20 @@ def known_answer(
     return None
 
 
+def _asked(dataset: str, rule: Rule, threshold: float | None) -> list[Any]:
+    """Return what a verdict rests on beside models and rows: rule and terms of the dataset."""
+    declared = datasets.load(dataset)
+    return [rule, threshold, declared.metric, declared.max_latency_ratio]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bars:
     """What the challenger is compared with.
 
     Fields:
         champion: the best model that rests on no retracted batch; None: a floor is the bar.
-        anchor: the champion at the start of the ledger, where it is another one.
+        anchor: the champion at the start of the ledger, or the best clean one where that rests on
+            a retracted batch; None where it is the champion.
         rows: of each test set, by its digest, the artifact that keeps which rows it has.
     """
 
@@ -157,7 +168,9 @@ def _sets_of(look: Event) -> frozenset[str]:
 
 def _anchor(dataset: str, known: Models, name: str | None) -> Promotion | None:
     found = known.promotion_of(name) if name else None
-    return found if found and champion.clean(dataset, found) else None
+    if found is None or champion.clean(dataset, found):
+        return found
+    return champion.best_clean(dataset, known)
 
 
 @task(name="compare", cache_policy=NO_CACHE, persist_result=False)
@@ -171,6 +184,7 @@ def judge(
     rule: Rule,
     threshold: float | None,
     names: tuple[str, ...],
+    terms: list[Term],
 ) -> dict[str, Any]:
     """Return the verdict, JSON-ready; a question that was answered before keeps its answer.
 
@@ -184,6 +198,7 @@ def judge(
         rule: which it must satisfy; auto: what changed decides.
         threshold: least accuracy, with the rule threshold.
         names: of the classes.
+        terms: of the dataset beside the scores; all must hold.
 
     Raises:
         InputError: log or predictions are damaged.
@@ -192,7 +207,7 @@ def judge(
         known = models.current(training.dataset)
         champ = against.champion
         name = champ.model if champ else None
-        asked = [rule, threshold]
+        asked = _asked(training.dataset, rule, threshold)
         question = (model.name, name, frozenset(one.digest for one in sets))
         for earlier in known.looks:
             same = (
@@ -204,6 +219,7 @@ def judge(
                 return {**earlier.about["verdict"], "changed": earlier.about["changed"]}
         look = _next_look(known, sets, against.rows)
         found, changed = _verdict(training, manifest, sets, against, look, rule, threshold, names)
+        found = _with_terms(found, terms)
         log.append(
             "look",
             training.dataset,
@@ -217,12 +233,19 @@ def judge(
                 for one in sets
             ],
             changed=changed,
-            verdict=found,
+            verdict=found.json(),
             summary=summary,
         )
-        for sentence in found["why"]:
+        for sentence in found.why:
             get_run_logger().info("%s", sentence)
-        return {**found, "changed": changed}
+        return {**found.json(), "changed": changed}
+
+
+def _with_terms(found: "Verdict", terms: Sequence[Term]) -> "Verdict":
+    promote = found.promote and all(holds for holds, _ in terms)
+    said = found.why if found.promote == promote else []
+    why = [*said, *(sentence for holds, sentence in terms if holds == promote)]
+    return replace(found, promote=promote, why=why)
 
 
 def _verdict(
@@ -234,7 +257,7 @@ def _verdict(
     rule: Rule,
     threshold: float | None,
     names: tuple[str, ...],
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple["Verdict", list[str]]:
     from classifier.evaluation import gate, ledger
 
     champ = against.champion
@@ -257,7 +280,7 @@ def _verdict(
         threshold=threshold,
         reason=reason,
     )
-    return found.json(), sorted(changed)
+    return found, sorted(changed)
 
 
 def _classes(promotion: Promotion | None) -> int | None:

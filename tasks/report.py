@@ -1,5 +1,6 @@
 """Report: what a run found, handed to `reporting/`. Written by every run, never cached."""
 
+from statistics import fmean
 from typing import Any
 
 from artifacts import layout
@@ -10,6 +11,8 @@ from reporting.report import Run
 
 #: Title of each picture, in the order of the page.
 PICTURES = {
+    "newly-wrong": "Newly wrong: true: champion → challenger",
+    "newly-right": "Newly right: true: champion → challenger",
     "predictions": "Predictions: true/predicted",
     "mistakes": "The most confident mistakes",
     "confusion": "Confusion",
@@ -26,9 +29,9 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
         about: what was asked for and found: dataset, recipe, seed, and what `summarise` gives.
         results: what each step returned, by its name in the report.
     """
-    shown = {}
-    if drawn := results.get("plot"):
-        shown = {title: drawn.path / f"{name}.png" for name, title in PICTURES.items()}
+    drawn = [results[step].path for step in ("flips", "plot") if step in results]
+    files = {path.stem: path for folder in drawn for path in folder.glob("*.png")}
+    shown = {title: files[name] for name, title in PICTURES.items() if name in files}
     return run.report(about, outcomes(results, str(run.flow_run_id)), shown)
 
 
@@ -43,6 +46,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         **about,
         "device": model.metadata["device"],
         "test_accuracy": metrics["test_accuracy"],
+        "macro_recall": _macro_recall(metrics["per_class"]),
         "errors": metrics["errors"],
         "test_rows": metrics["rows"],
         "test_set": metrics["test_set"],
@@ -60,6 +64,11 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
             "recent_test_set": score["test_set"],
         }
     return summary
+
+
+def _macro_recall(per_class: list[dict[str, Any]]) -> float:
+    """Return the mean recall of the classes that have test rows."""
+    return fmean(row["recall"] for row in per_class if row["support"])
 
 
 def _batches(dataset: str, manifest: Artifact) -> list[dict[str, Any]]:

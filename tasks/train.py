@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from artifacts.artifact import Artifact
 from artifacts.step import code_in_key, draft, scratch
 from classifier import datasets
+from classifier.errors import BudgetSpentError
 from classifier.training.recipe import Recipe
 from reporting import progress
 from tasks.errors import INPUT_ERRORS
@@ -42,7 +43,8 @@ def alike(old: Path, new: Path) -> str | None:
     kind="models",
     code=DATASET,
     alike=alike,
-    ignored=("device", "classes"),
+    ignored=("device", "classes", "max_seconds"),
+    unavailable=(BudgetSpentError,),
     retries=1,
     retry_delay_seconds=1,
     retry_condition_fn=may_pass,
@@ -56,6 +58,8 @@ def train(
     device: str,
     classes: tuple[str, ...] | None,
     initial: Artifact | None = None,
+    pretrained: Artifact | None = None,
+    max_seconds: float | None = None,
 ) -> Artifact:
     """Write a model: weights, recipe and history.
 
@@ -67,7 +71,13 @@ def train(
         seed: of the initial weights and of the order of the rows.
         device: cpu, cuda or mps.
         classes: their names, for people who read the model; None for those in the table.
-        initial: a model whose weights are the first ones; None for random ones.
+        initial: a model whose weights are the first ones.
+        pretrained: else those that `initial_weights` returned; None for random ones.
+        max_seconds: after which the training stops, to go on in the next run; None for no limit.
+
+    Raises:
+        InputError: the weights do not fit the network, or the loss is no longer finite.
+        BudgetSpentError: it stopped after `max_seconds`.
     """
     from classifier import devices, models
     from classifier.training import loop, networks, precision, rows
@@ -83,6 +93,9 @@ def train(
     network = networks.build(recipe.network, about.shape, about.classes, own, seed)
     if initial is not None:
         models.start_from(network, initial.path)
+    elif pretrained is not None:
+        for sentence in models.start_from_pretrained(network, pretrained.path):
+            log.info("%s", sentence)
     epochs = loop.planned_epochs(recipe, len(table))
     log_every = max(1, epochs // 10)
     key, file = scratch()
@@ -118,6 +131,7 @@ def train(
             on_progress=on_progress,
             checkpoint=Checkpoint(path=file, key=key),
             captures=recipe.network not in own or recipe.network in subject.capturable,
+            max_seconds=max_seconds,
         )
         new.metadata |= {
             "train_seconds": perf_counter() - started,

@@ -35,6 +35,21 @@ class Npm:
     version: str
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights from which trainings of one network start: a safetensors file.
+
+    Fields:
+        source: its URL, or its path relative to the project.
+        sha256: its digest.
+        network: that starts from them; others start from random weights.
+    """
+
+    source: str
+    sha256: str
+    network: str
+
+
 #: Code of a dataset's own: writes FILES into the folder that it is given. When it raises
 #: InputError the next source is tried; any other error ends the run.
 Fetch = Callable[[Path], None]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from classifier.data import idx
-from classifier.datasets import Dataset
+from classifier.declaration import Dataset
 from classifier.errors import InputError
 from classifier.sources import (
     FILES,

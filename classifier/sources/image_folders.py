@@ -5,7 +5,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.datasets import MAX_CLASSES, MIN_CLASSES, Dataset
+from classifier.declaration import MAX_CLASSES, MIN_CLASSES, Dataset
 from classifier.errors import InputError
 
 if TYPE_CHECKING:

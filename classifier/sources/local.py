@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from classifier.datasets import Dataset
+from classifier.declaration import Dataset
 from classifier.errors import InputError
 from classifier.sources import FILES, image_folders
 

@@ -37,14 +37,14 @@ def from_mirror(source: Mirror, folder: Path, progress: Progress) -> None:
     with httpx.Client(timeout=timeout, headers=identity, follow_redirects=True) as client:
         for name, official in OFFICIAL_NAMES.items():
             packed = folder / f"{official}.gz"
-            for size in _download(client, f"{source.url}/{packed.name}", packed):
+            for size in download(client, f"{source.url}/{packed.name}", packed):
                 done += size
                 progress(done, None)
             unpack(packed, folder / name)
             packed.unlink()
 
 
-def _download(client: httpx.Client, url: str, path: Path) -> Iterator[int]:
+def download(client: httpx.Client, url: str, path: Path) -> Iterator[int]:
     """Write what lies under that address; yield the size of each piece as it arrives."""
     until = time.monotonic() + FILE_SECONDS
     with _explain_errors(), client.stream("GET", url) as answer, path.open("wb") as file:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from classifier.errors import BudgetSpentError
 from classifier.training.checkpoints import Checkpoint
 from classifier.training.cuda_graph import CudaGraphStep
 from classifier.training.recipe import Recipe
@@ -34,6 +35,7 @@ def fit(
     progress_interval: float = PROGRESS_INTERVAL,
     checkpoint: Checkpoint | None = None,
     captures: bool = True,
+    max_seconds: float | None = None,
 ) -> History:
     """Train the network in place, on `device`, on rows that `to_device` has put there.
 
@@ -52,8 +54,10 @@ def fit(
         progress_interval: in seconds.
         checkpoint: where to resume from, and to save.
         captures: on CUDA, whether steps may be captured as a graph.
+        max_seconds: after which it stops, with a checkpoint; None for no limit.
 
     Raises:
+        BudgetSpentError: it stopped after `max_seconds`.
         InputError: the loss or a weight is no longer finite.
     """
     if recipe.precision == "auto":
@@ -73,6 +77,7 @@ def fit(
     captured = captures and device.type == "cuda"
     train_step = CudaGraphStep(state) if captured else state.train_step
     reported = time.monotonic()
+    deadline = math.inf if max_seconds is None else reported + max_seconds
 
     with state.global_generators():
         for epoch in range(state.step // steps_per_epoch, epochs):
@@ -86,15 +91,27 @@ def fit(
                 if time.monotonic() - reported > progress_interval:
                     state.check_loss(epoch)
                     on_progress(state.step / steps_per_epoch)
+                    _check_time(deadline, state, checkpoint, epochs)
                     reported = time.monotonic()
             state.end_epoch(total, validation)
             on_epoch(state.history)
             on_progress(epoch + 1)
+            _check_time(deadline, state, checkpoint, epochs)
             if checkpoint and (checkpoint.due() or epoch + 1 == epochs):
                 state.save(checkpoint)
     state.finish()
     state.check_weights()
     return state.history
+
+
+def _check_time(
+    deadline: float, state: TrainState, checkpoint: Checkpoint | None, epochs: int
+) -> None:
+    """Stop a training that is not at its end by the deadline, with a checkpoint."""
+    if state.step < state.steps and time.monotonic() > deadline:
+        if checkpoint:
+            state.save(checkpoint)
+        raise BudgetSpentError(epochs * state.step / state.steps, epochs)
 
 
 def planned_epochs(recipe: Recipe, rows: int) -> int:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from classifier.datasets import Network
+from classifier.declaration import Network
 from classifier.errors import ArgumentError, InputError
 
 

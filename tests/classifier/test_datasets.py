@@ -5,6 +5,7 @@ import pytest
 from classifier import datasets
 from classifier.datasets import Dataset
 from classifier.errors import ArgumentError, InputError
+from classifier.sources import Weights
 from classifier.training.recipe import RECIPES, Recipe
 
 
@@ -89,3 +90,19 @@ def test_a_dataset_that_is_a_folder_is_refused(folder):
     (folder / "boxes").mkdir()
     with pytest.raises(InputError, match="boxes is a folder: a dataset is one file"):
         datasets._read("boxes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"initial_weights": Weights("w", "a" * 63, "cnn")}, "64 hexadecimal"),
+        ({"initial_weights": Weights("w", "a" * 64, "vit")}, "a network 'vit'"),
+        ({"metric": "f1"}, "accuracy, macro-recall"),
+        ({"max_parameters": 0}, "max_parameters is a number above 0"),
+        ({"max_latency_ratio": "2"}, "max_latency_ratio is a number above 0"),
+    ],
+    ids=str,
+)
+def test_weights_and_terms_are_checked_when_they_are_declared(fields, named):
+    with pytest.raises(ArgumentError, match=named):
+        declare(**fields)

@@ -70,3 +70,24 @@ def test_a_damaged_export_is_a_sentence(tmp_path):
     (tmp_path / "model.pt2").write_bytes(b"PK not a zip")
     with pytest.raises(InputError, match="no readable export"):
         exports.load(tmp_path)
+
+
+def test_the_latency_ratio_tells_a_slow_export_from_a_fast_one(tmp_path):
+    folders = []
+    for name, width in (("slow", 3000), ("fast", 10)):
+        layers = [nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width)]
+        network = nn.Sequential(*layers, nn.ReLU(), nn.Linear(width, 10))
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        exports.write(folders[-1], model(network))
+    slow, fast = folders
+    assert exports.latency_ratio(slow, fast) > 2
+    assert exports.latency_ratio(fast, slow) < 0.5
+    assert 0.3 < exports.latency_ratio(fast, fast) < 3
+
+
+def test_the_latency_of_an_export_that_is_damaged_is_an_error(tmp_path):
+    exports.write(tmp_path, model(networks.build("post", (28, 28), 10, {}, seed=0)))
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(InputError, match=r"export\.json cannot be read"):
+        exports.latency_ratio(tmp_path, tmp_path)

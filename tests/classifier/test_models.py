@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as serialised
 from torch import nn
 
 from classifier import datasets, models
 from classifier.datasets import Dataset
+from classifier.errors import InputError
 from classifier.training import networks
+from classifier.training.checkpoints import storable
 from classifier.training.recipe import Recipe
 
 
@@ -72,3 +75,36 @@ def test_a_model_that_was_saved_and_loaded_predicts_the_same(tmp_path, monkeypat
     assert np.allclose(models.predict(loaded, images, torch.device("cpu")), expected, atol=1e-6)
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
+
+
+def pretrained(folder, network):
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(serialised(storable(network.state_dict())))
+    return folder
+
+
+def test_initial_weights_of_other_classes_keep_all_layers_but_the_last(tmp_path):
+    trained = networks.build("cnn", (28, 28), 7, {}, seed=1)
+    network = networks.build("cnn", (28, 28), 3, {}, seed=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    said = models.start_from_pretrained(network, pretrained(tmp_path / "w", trained))
+    for name, value in network.state_dict().items():
+        fits = value.shape == trained.state_dict()[name].shape
+        assert torch.equal(value, (trained.state_dict() if fits else before)[name])
+    other = [n for n, v in before.items() if v.shape != trained.state_dict()[n].shape]
+    assert 0 < len(other) < len(before)
+    assert f"{len(before) - len(other)} of the network's {len(before)} tensors" in said[0]
+    assert f"{', '.join(other)} stay random" in said[1]
+
+
+def test_initial_weights_of_which_nothing_fits_are_an_error_that_names_both(tmp_path):
+    folder = pretrained(tmp_path / "w", nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"No layer of the network.*weight_1.*bias, weight"):
+        models.start_from_pretrained(networks.build("post", (8, 8), 3, {}, 0), folder)
+
+
+def test_initial_weights_that_are_no_safetensors_are_an_error(tmp_path):
+    folder = pretrained(tmp_path / "w", nn.Linear(2, 2))
+    (folder / "weights.safetensors").write_bytes(b"PK a pickle")
+    with pytest.raises(InputError, match="initial weights cannot be read"):
+        models.start_from_pretrained(networks.build("post", (8, 8), 3, {}, 0), folder)

@@ -1,6 +1,9 @@
 """prefect.yaml: what a deployment of it leaves on a server, and that a worker can run it."""
 
+import time
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,10 +42,11 @@ def form(deployed):
     return deployed["on-demand"].parameter_openapi_schema
 
 
-def test_there_are_three_and_all_are_for_the_local_work_pool(deployed):
+def test_there_are_four_and_all_are_for_the_local_work_pool(deployed):
     assert {name: each.entrypoint for name, each in deployed.items()} == {
         "on-demand": "flows/train.py:train",
         "weekly": "flows/retrain.py:retrain",
+        "on-new-data": "flows/retrain.py:retrain",
         "incoming": "flows/ingest.py:ingest",
     }
     for deployment in deployed.values():
@@ -67,7 +71,7 @@ def test_a_scheduled_run_is_not_doubled(deployed):
     assert deployed["on-demand"].global_concurrency_limit is None
 
 
-@pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly"])
+@pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly", "on-new-data"])
 def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name):
     form = deployed[name].parameter_openapi_schema
     groups = [form, *form["definitions"].values()]
@@ -116,6 +120,36 @@ def test_a_run_with_bad_parameters_is_not_even_created(deployed, parameters):
         pytest.raises(PrefectHTTPStatusError, match="Validation failed"),
     ):
         client.create_flow_run_from_deployment(deployed["on-demand"].id, parameters=parameters)
+
+
+def test_forty_batches_ask_for_one_run_that_starts_after_all_of_them(deployed):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+    from tasks.announce import batch_came_in
+
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployed["on-new-data"].id]))
+
+    def runs():
+        with get_client(sync_client=True) as client:
+            return client.read_flow_runs(deployment_filter=wanted)
+
+    def batch(name):
+        return SimpleNamespace(name=name, about={"train": 1})
+
+    start = datetime.now(UTC)
+    batch_came_in("fashion-mnist", batch("another subject"))
+    for number in range(40):
+        batch_came_in("mnist", batch(f"batch-{number}"))
+    deadline = time.monotonic() + 60
+    while not runs() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(5)  # in which others would come
+    (run,) = runs()
+    window = timedelta(seconds=600)
+    assert run.expected_start_time - start > window
+    assert run.expected_start_time - start < 2 * window
+    assert run.parameters["recipe"] == "cnn"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Another subject is one file: fixtures/shapes.py in classifier/datasets/, and no other edit."""
 
+import hashlib
 import json
 import shutil
 
@@ -98,6 +99,35 @@ def test_another_recipe_trains_again_on_the_same_table(shapes):
 def test_another_network_trains_again(shapes):
     ran = shapes.ran_after(("(shape[2], 16,", "(shape[2], 8,"), ("(16, 32,", "(8, 32,"))
     assert ran >= {"train", "evaluate", "plot"}
+
+
+def test_initial_weights_are_what_a_training_starts_from_and_count_by_their_content(shapes):
+    weights = shapes.root / shapes.first["model"] / "weights.safetensors"
+    shutil.copyfile(weights, shapes.project.folder / "start.safetensors")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    text = shapes.file.read_text()
+    declared = f'initial_weights=Weights("start.safetensors", "{digest}", "small"),'
+    try:
+        shapes.file.write_text(
+            text.replace("sources=(draw,),", f"sources=(draw,),\n    {declared}")
+            .replace("epochs=5", "epochs=1")
+            .replace("5e-3", "1e-5")  # too small to learn anything
+            .replace(
+                "from classifier.training.recipe",
+                "from classifier.sources import Weights\nfrom classifier.training.recipe",
+            )
+        )
+        found = shapes.train()
+        lineage = shapes.project("cache", "lineage", found["run_id"], "--json")
+        (shapes.project.folder / "start.safetensors").unlink()
+        again = shapes.train()
+    finally:
+        shutil.copyfile(EXAMPLE, shapes.file)
+    ran = {name for name, outcome in found["steps"].items() if outcome == "ran"}
+    assert ran >= {"initial-weights", "train", "evaluate", "plot"}
+    assert abs(found["test_accuracy"] - shapes.first["test_accuracy"]) < 0.1
+    assert "initial-weights" in lineage.stdout
+    assert set(again["steps"].values()) == {"cached"}
 
 
 @pytest.mark.slow

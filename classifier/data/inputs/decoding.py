@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from classifier.data.inputs.rows import Bytes, Subject
 from classifier.data.inputs.wording import clipped
-from classifier.datasets import resize_to_shape
+from classifier.declaration import resize_to_shape
 from classifier.sources.image_folders import FORMATS
 
 BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.datasets import Prepare
+from classifier.declaration import Prepare
 from classifier.errors import InputError
 
 Bytes = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from classifier.errors import InputError
+from classifier.errors import BudgetSpentError, InputError
 from classifier.training import loop, losses, networks, sampler, schedules
 from classifier.training.checkpoints import Checkpoint
 from classifier.training.recipe import RECIPES, Recipe
@@ -352,6 +352,29 @@ def test_a_checkpoint_of_another_kind_of_device_is_resumed_with_fresh_draws(data
     _, history = train(data, replace(recipe, epochs=3), checkpoint=checkpoint)
     assert history.epochs == 3
     assert "The checkpoint was written on cuda" in caplog.text
+
+
+@pytest.mark.parametrize("recipe", ["post", "mlp"])
+def test_a_training_that_its_limit_stops_goes_on_to_the_same_bytes(data, tmp_path, recipe):
+    quick = replace(RECIPES[recipe], epochs=4, min_steps=0)
+    whole, _ = train(data, quick)
+    checkpoint = Checkpoint(path=tmp_path / "checkpoint", key="a")
+    with pytest.raises(BudgetSpentError, match=r"after \d\.\d of 4 epochs"):
+        train(data, quick, checkpoint=checkpoint, max_seconds=0.0, progress_interval=0.0)
+    assert 0 < checkpoint.load()[1]["step"] < planned_steps(quick)
+    resumed, history = train(data, quick, checkpoint=checkpoint)
+    assert history.epochs == 4
+    for mine, theirs in zip(resumed, whole, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
+def planned_steps(recipe):
+    return loop.planned_epochs(recipe, ROWS) * -(-ROWS // (recipe.batch or ROWS))
+
+
+def test_a_training_at_its_end_is_not_stopped(data):
+    _, history = train(data, replace(RECIPES["post"], epochs=1), max_seconds=0.0)
+    assert history.epochs == 1
 
 
 def test_a_weight_that_is_not_finite_after_the_last_step_stops_the_training(data):

@@ -1,0 +1,82 @@
+"""A dataset's own terms: a model that breaks them is not promoted, however good its scores."""
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from classifier import datasets
+from classifier.training.recipe import Recipe
+from tests.flows import pictures
+from tests.flows.test_retrain import Root, source  # noqa: F401
+
+pytestmark = pytest.mark.slow
+
+
+def wide(shape, classes):
+    """A network whose hidden layers take far longer than those of the post."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(shape[0] * shape[1], 2048),
+        nn.ReLU(),
+        nn.Linear(2048, 2048),
+        nn.ReLU(),
+        nn.Linear(2048, classes),
+    )
+
+
+@pytest.fixture
+def declare(monkeypatch):
+    """Change what the dataset `folder` declares."""
+    declared, path = datasets.declared()["folder"]
+    own = {
+        "networks": {"wide": wide},
+        "recipes": {
+            "wide": Recipe(network="wide", optimiser="adam", learning_rate=1e-3, epochs=6, batch=50)
+        },
+    }
+
+    def change(**fields):
+        entry = (replace(declared, **own, **fields), path)
+        monkeypatch.setitem(datasets.declared(), "folder", entry)
+
+    change()
+    return change
+
+
+@pytest.fixture
+def root(tmp_path, source, server):  # noqa: F811
+    with pictures.data_root(tmp_path / "data", source) as there:
+        yield Root(there.folder)
+
+
+THRESHOLD = ("--rule", "threshold", "--threshold", "0.5")
+
+
+def test_a_more_accurate_model_that_is_slower_than_allowed_is_refused_by_name(root, declare):
+    small = root.json("retrain", "--recipe", "post", "--learning-rate", "0.3", "--epochs", "30")
+    declare(max_latency_ratio=1.5)
+    wider = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    assert wider["test_accuracy"] > small["test_accuracy"]
+    assert wider["outcome"] == "refused"
+    assert wider["champion"] == small["champion"]
+    (why,) = (each for each in wider["verdict"]["why"] if each.startswith("One image takes "))
+    assert why.endswith("times as long as with the champion, against 1.5 at most.")
+    assert float(why.split()[3]) > 1.5
+    again = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    assert again["outcome"] == "unchanged"
+    declare(max_latency_ratio=1000)  # another question
+    allowed = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    assert allowed["steps"]["train"] == "cached"
+    passed = allowed["outcome"] == "promoted"
+    assert any("against 1000 at most" in each for each in allowed["verdict"]["why"]) == passed
+
+
+def test_a_network_with_too_many_parameters_is_refused_before_it_is_trained(root, declare):
+    declare(max_parameters=10_000)
+    done = root("retrain", "--dataset", "folder", "--recipe", "wide")
+    assert done.code == 2
+    assert "Network wide has 4,349,962 parameters, and folder allows 10,000" in done.err
+    assert not list((root.folder / "cache").glob("models/*"))
+    small = root.json("retrain", "--recipe", "post", "--learning-rate", "0.3", "--epochs", "30")
+    assert small["outcome"] == "promoted"
