@@ -65,5 +65,11 @@ def machine() -> str:
     """Return cores, instructions and load, which explain a strange figure."""
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     fast = "bf16 in hardware" if has_fast_bf16("cpu") else "no bf16 in hardware"
-    kind = torch.backends.cpu.get_cpu_capability()
-    return f"{os.cpu_count()} cores, {kind}, {fast}, load average {load}"
+    return f"{processor()}, {fast}, load average {load}"
+
+
+def processor() -> str:
+    """Return cores and the widest instructions, on which the last bits of a training depend."""
+    amx = torch.cpu.get_capabilities().get("amx_tile", False)
+    kind = "AMX" if amx else torch.backends.cpu.get_cpu_capability()
+    return f"{os.cpu_count()} cores, {kind}"
