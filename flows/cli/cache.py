@@ -1,15 +1,20 @@
 """The commands that look after the cache: ./run cache COMMAND. They need no server."""
 
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from artifacts import audit as audits
-from artifacts import inventory, pruning, runs
+from artifacts import inventory, layout, pruning, runs
 from artifacts import lineage as lineages
 from artifacts.lineage import Lineage
 from flows.cli.answer import Answer, short, size
@@ -161,7 +166,7 @@ def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] =
 
     from flows.cli import server
 
-    with server.choose():
+    with server.choose(), _ended_by_term():
         found = list(audits.audit(_rules(), sample=sample, server=PREFECT_API_URL.value()))
     rows = [asdict(finding) for finding in found if finding.outcome != "skipped"]
     different = [row for row in rows if row["outcome"] == "different"]
@@ -170,8 +175,24 @@ def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] =
         for finding in found
     ]
     lines.append(f"{len(rows)} audited, {len(different)} different.")
+    empty = () if found else (f"There is nothing cached below {layout.root()}.",)
+    text = "\n".join(line.rstrip() for line in lines)
     answer = {"audited": rows, "different": different}
-    return Answer(answer, "\n".join(line.rstrip() for line in lines), code=1 if different else 0)
+    return Answer(answer, text, code=1 if different else 0, warnings=empty)
+
+
+@contextmanager
+def _ended_by_term() -> Iterator[None]:
+    """Leave the block at TERM as at Ctrl-C, so that it clears up."""
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tree(origin: Lineage, indent: str, seen: set[str]) -> list[str]:
@@ -229,13 +250,16 @@ def _rules() -> dict[str, Any]:
     from tasks.download import download
     from tasks.evaluate import evaluate, evaluate_recent
     from tasks.export import export
+    from tasks.flips import plot_flips
+    from tasks.initial_weights import initial_weights
     from tasks.manifest import manifest
     from tasks.normalise import normalise
     from tasks.plot import plot
     from tasks.train import train
 
-    steps = (download, normalise, manifest, check, train, evaluate, evaluate_recent, plot, export)
-    return {step.rule.step: step.rule for step in steps}
+    before = (download, normalise, manifest, check, initial_weights)
+    after = (train, evaluate, evaluate_recent, plot, plot_flips, export)
+    return {step.rule.step: step.rule for step in (*before, *after)}
 
 
 for _command in (list_, verify, prune, adopt, explain, lineage, audit):

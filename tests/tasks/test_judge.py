@@ -1,6 +1,11 @@
 """Judge: the terms of a dataset count beside the gate's verdict."""
 
+from dataclasses import replace
+
+from classifier import datasets
 from classifier.evaluation.gate import Verdict
+from registry.models import Models, Promotion
+from tasks import judge
 from tasks.judge import _with_terms
 
 GOOD = Verdict(promote=True, rule="better", why=["It is better."])
@@ -28,3 +33,26 @@ def test_a_term_that_holds_is_named_with_what_the_model_showed():
 def test_a_refusal_names_every_reason_and_no_other():
     assert _with_terms(BAD, [HOLDS]).why == ["It is worse."]
     assert _with_terms(BAD, [FAILS]).why == ["It is worse.", "It is slow."]
+
+
+def promotion(model, accuracy):
+    about = {"summary": {"test_accuracy": accuracy, "macro_recall": 1 - accuracy}}
+    return Promotion(number=1, at="", model=model, rolled_back=False, about=about)
+
+
+def test_an_anchor_on_a_retracted_batch_gives_way_to_the_best_clean_model(monkeypatch):
+    history = (
+        promotion("a", 0.91),
+        promotion("b", 0.99),
+        promotion("c", 0.93),
+        promotion("d", 0.9),
+    )
+    known = Models(history=history, blocked={"d": "x"})
+    monkeypatch.setattr(judge.champion, "clean", lambda _, one: one.model != "b")
+    assert judge._anchor("mnist", known, "a").model == "a"
+    assert judge._anchor("mnist", known, "b").model == "c"
+    assert judge._anchor("mnist", known, None) is None
+    declared, path = datasets.declared()["mnist"]
+    by_recall = replace(declared, metric="macro-recall")
+    monkeypatch.setitem(datasets.declared(), "mnist", (by_recall, path))
+    assert judge._anchor("mnist", known, "b").model == "a"

@@ -1,10 +1,14 @@
 """`python -m flows cache …`, on the cache of a real run."""
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pkgutil import iter_modules
 
 import pytest
 
@@ -176,3 +180,35 @@ def test_the_commands_load_neither_prefect_nor_torch(root):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("loaded: []")
+
+
+def test_every_step_of_the_project_can_be_audited():
+    from artifacts.step import Step
+    from flows.cli.cache import _rules
+
+    names = [found.name for found in iter_modules([str(PROJECT / "tasks")])]
+    modules = [importlib.import_module(f"tasks.{name}") for name in names]
+    steps = [value for module in modules for value in vars(module).values()]
+    names = {value.rule.step for value in steps if isinstance(value, Step)}
+    assert names == set(_rules())
+
+
+def test_an_audit_that_term_ends_clears_up(tmp_path):
+    from flows.cli.cache import _ended_by_term
+
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(SystemExit) as caught,
+        _ended_by_term(),
+        tempfile.TemporaryDirectory(dir=tmp_path),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_audit_of_nothing_says_so(flows, root):
+    done = flows("cache", "audit")
+    assert done.code == 0
+    assert done.err == f"There is nothing cached below {root}.\n"
