@@ -215,7 +215,7 @@ def _decide(
         done |= steps.scored(plan, champion.intact(promotion.model), rows, name)
     if "evaluate-champion" in done:
         both = done["evaluate"], done["evaluate-champion"]
-        done["flips"] = plot_flips(rows, parts_of(rows), *both, grid, plan.classes)
+        done["plot-flips"] = plot_flips(rows, parts_of(rows), *both, grid, plan.classes)
     sets = _test_sets(done, against)
     terms = _terms(plan, against, model, done)
     names = tuple(model.read_json("model.json")["classes"])

@@ -45,9 +45,7 @@ def plot_flips(
             if len(shown):
                 images, _ = test.take(shown)
                 titles = [
-                    f"{names[labels[row]]}: {names[before[row]]} \N{RIGHTWARDS ARROW} "
-                    f"{names[now[row]]}"
-                    for row in shown
+                    f"{names[before[row]]} \N{RIGHTWARDS ARROW} {names[now[row]]}" for row in shown
                 ]
                 drawn = figures.titled_grid(images, titles, columns=grid.columns)
                 figures.save(drawn, new.folder / f"{name}.png")

@@ -11,8 +11,8 @@ from reporting.report import Run
 
 #: Title of each picture, in the order of the page.
 PICTURES = {
-    "newly-wrong": "Newly wrong: true: champion → challenger",
-    "newly-right": "Newly right: true: champion → challenger",
+    "newly-wrong": "Newly wrong: champion \N{RIGHTWARDS ARROW} challenger",
+    "newly-right": "Newly right: champion \N{RIGHTWARDS ARROW} challenger",
     "predictions": "Predictions: true/predicted",
     "mistakes": "The most confident mistakes",
     "confusion": "Confusion",
@@ -29,7 +29,7 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
         about: what was asked for and found: dataset, recipe, seed, and what `summarise` gives.
         results: what each step returned, by its name in the report.
     """
-    drawn = [results[step].path for step in ("flips", "plot") if step in results]
+    drawn = [results[step].path for step in ("plot-flips", "plot") if step in results]
     files = {path.stem: path for folder in drawn for path in folder.glob("*.png")}
     shown = {title: files[name] for name, title in PICTURES.items() if name in files}
     return run.report(about, outcomes(results, str(run.flow_run_id)), shown)

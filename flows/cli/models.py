@@ -9,6 +9,8 @@ from flows.cli.answer import Answer, short
 from flows.names import DatasetName
 from tasks import model_list
 
+WIDEST = 60  # letters of a reason in a list
+
 app = App(
     name="models",
     help="List, show and compare models; promote, roll back, block and freeze.",
@@ -27,7 +29,8 @@ def list_(*, dataset: DatasetName = "mnist", verify: bool = False) -> Answer:
     rows = model_list.listed(dataset)
     lines = [
         f"{short(row['model']):<16} {row['status']:<9} {_percent(row['test_accuracy']):>8} "
-        f"{_percent(row['recent_accuracy']):>8}  {row['at'].replace('T', ' ')[:16]}  {row['why']}"
+        f"{_percent(row['recent_accuracy']):>8}  {row['at'].replace('T', ' ')[:16]}  "
+        f"{_cut(row['why'])}"
         for row in rows
     ]
     head = f"{'model':<16} {'status':<9} {'official':>8} {'recent':>8}  {'at, UTC':<16}  why"
@@ -38,6 +41,11 @@ def list_(*, dataset: DatasetName = "mnist", verify: bool = False) -> Answer:
     said = [f"{found['what']}: {found['problem']}" for found in damaged]
     closing = [] if said else ["All files are intact."]
     return Answer(rows, "\n".join([text, *closing]), code=1 if damaged else 0, warnings=tuple(said))
+
+
+def _cut(why: str) -> str:
+    """Return the start of a reason; `show` has the whole."""
+    return why if len(why) <= WIDEST else f"{why[: WIDEST - 1].rstrip()}…"
 
 
 @app.command
