@@ -71,7 +71,7 @@ def retrain(
         device: Where to train; auto takes a GPU if there is one
         start: First weights: random ones, or the champion's
         rule: What a new model must show; auto decides by what changed since the champion
-        threshold: Least accuracy on each test set, with the rule threshold
+        threshold: Least value of the dataset's metric on each test set, with the rule threshold
         limits: When a training is due, and what it may cost; 0 sets no limit
         drift: When a batch raises an alarm
         grid: The grids of sample images

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from classifier import datasets
 from registry import models
 from tasks import champion
 from tasks.judge import kept_rows, looks_of
@@ -36,7 +37,9 @@ def budget(dataset: str) -> dict[str, Any]:
         then = ledger.next_look(current[: current.index(last)])
         scale = ledger.detectable_gain(number, 1) / ledger.detectable_gain(then, 1)
         gain = float(last.verdict["detectable_gain"]) * scale
-    errors = int(known.champion.about["summary"]["errors"])
+    summary = known.champion.about["summary"]
+    score = summary[champion.METRICS[datasets.load(dataset).metric]]
+    errors = round((1 - score) * summary["test_rows"])  # with macro recall, rows of mean weight
     return {
         "dataset": dataset,
         "champion": known.champion.model,

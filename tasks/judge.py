@@ -196,7 +196,7 @@ def judge(
         against: the bars.
         summary: of the run, for the log.
         rule: which it must satisfy; auto: what changed decides.
-        threshold: least accuracy, with the rule threshold.
+        threshold: least value of the metric, with the rule threshold.
         names: of the classes.
         terms: of the dataset beside the scores; all must hold.
 
@@ -274,6 +274,7 @@ def _verdict(
         scored[1] if len(scored) > 1 else None,
         rule=chosen,
         classes=names,
+        metric=datasets.load(training.dataset).metric,
         look=look,
         champion_classes=_classes(champ),
         anchor_classes=_classes(against.anchor),

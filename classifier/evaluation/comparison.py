@@ -159,14 +159,30 @@ def p_worse(found: Comparison) -> float:
 
 
 def _sign_flip(clusters: Sequence[Cluster]) -> float:
+    net, _, counts = np.array(clusters).T
+    return sign_flip(net, counts)
+
+
+def sign_flip(net: Integers, counts: Integers) -> float:
+    """Return the chance that a sum of net changes with random signs is at least the one found.
+
+    Exact: over all 2^G signs, given the sizes of the changes.
+
+    Args:
+        net: changes, integers [J]; time and memory grow with their sum.
+        counts: groups that have each, integers [J], G in all.
+    """
+    moved = (net != 0) & (counts > 0)
+    net, counts = net[moved] // np.gcd.reduce(net[moved]), counts[moved]
+    sizes = np.abs(net)
     chances = np.ones(1)  # of the sums -top, -top + 1, ..., top
-    for size in {abs(one.net) for one in clusters} - {0}:
-        count = sum(one.groups for one in clusters if abs(one.net) == size)
-        own = np.zeros(2 * size * count + 1)
-        own[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, own)
-    total = sum(one.net * one.groups for one in clusters)
-    return min(1.0, float(chances[len(chances) // 2 + total :].sum()))
+    for size in np.unique(sizes).tolist():
+        count = int(counts[sizes == size].sum())
+        wider = np.zeros(len(chances) + 2 * size * count)
+        for up, chance in enumerate(binom.pmf(np.arange(count + 1), count, 0.5).tolist()):
+            wider[2 * size * up :][: len(chances)] += chance * chances
+        chances = wider
+    return min(1.0, float(chances[len(chances) // 2 + int(net @ counts) :].sum()))
 
 
 def tango_score(
@@ -225,17 +241,35 @@ def interval(found: Comparison, *, tail: float = TWO_SIDED, seed: int = 0) -> tu
     if not found.rows:
         raise InputError("There is no row to compare: the test set needs labelled rows.")
     low, high = tango_interval(found, tail=tail)
-    count = found.groups
-    if count is None:
+    if not found.clusters:
         return low, high
+    net, rows, counts = np.array(found.clusters).T
+    ends = resampled_interval(net[:, None], rows[:, None], counts, tail=tail, seed=seed)
+    return min(low, ends[0]), max(high, ends[1])
+
+
+def resampled_interval(
+    net: Integers, rows: Integers, counts: Integers, *, tail: float = TWO_SIDED, seed: int = 0
+) -> tuple[float, float]:
+    """Return percentiles of the mean over strata of net change / rows, when groups are resampled.
+
+    Args:
+        net: of each kind of group and stratum, integers [J, k].
+        rows: the same; a stratum that is not drawn is not in the mean.
+        counts: groups of each kind, integers [J].
+        tail: error at either end.
+        seed: of the draws.
+    """
+    count = int(counts.sum())
     if count == 1:  # which says nothing of the spread between groups
         return -1.0, 1.0
-    net, rows, counts = np.array(found.clusters).T
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(count, counts / count, size=RESAMPLES)
+    drawn = random.multinomial(count, counts / count, size=RESAMPLES).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean((drawn @ net) / (drawn @ rows), axis=1)
     level = norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(tail, count - 1))
-    ends = np.quantile((drawn @ net) / (drawn @ rows), [level, 1 - level])
-    return min(low, float(ends[0])), max(high, float(ends[1]))
+    low, high = np.quantile(means, [level, 1 - level]).tolist()
+    return low, high
 
 
 def accuracy_bound(right: int, rows: int, *, tail: float = ONE_SIDED) -> float:

@@ -97,11 +97,11 @@ def alpha(look: int) -> float:
     return YEARLY_ALPHA / (look * (look + 1))
 
 
-def detectable_gain(look: int, flips: int) -> float:
+def detectable_gain(look: int, flips: float) -> float:
     """Return the smallest true gain, in rows, that the look-th test finds with a power of 80 %."""
     return float(norm.isf(alpha(look)) + POWER_Z) * math.sqrt(flips)
 
 
-def new_rows_due(gain: float, errors: int) -> bool:
+def new_rows_due(gain: float, errors: float) -> bool:
     """Return whether the detectable gain exceeds a fifth of the champion's errors."""
     return gain > errors / 5

@@ -349,3 +349,137 @@ def test_one_more_row_right_never_turns_a_promotion_into_a_refusal(negative, pos
         more = verdict(scored(negative=negative, positive=positive + 1), **options)
         assert more.promote >= less.promote
         assert more.p_value <= less.p_value
+
+
+def rare(rows=10_000, *, right, common_wrong=10, answers=None, name="official", champion=True):
+    """Rows of 99:1, of which the champion has some wrong; the challenger answers as told.
+
+    `right` rows of the rare class, and all but `common_wrong` of the other one, are the champion's.
+    """
+    labels = (np.arange(rows) >= rows * 0.99).astype(np.uint8)
+    before = np.zeros(rows, np.uint8)
+    before[rows - right :] = 1
+    before[:common_wrong] = 1
+    now = np.zeros(rows, np.uint8) if answers is None else answers(labels, before.copy())
+    return Scored(name=name, labels=labels, challenger=now, champion=before if champion else None)
+
+
+RULES = [("better", {}), ("not-worse", {}), ("threshold", {"threshold": 0.6})]
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES)
+@pytest.mark.parametrize("rows", [500, 1_000, 10_000])
+def test_always_the_largest_class_never_passes_by_macro_recall(rule, options, rows):
+    """Nor does it where the champion has a single row of the rare class right."""
+    pair, macro = ("cat", "dog"), {"metric": "macro-recall"}
+    for right in {1, rows // 250, rows // 125}:
+        recent = rare(1_000, right=5, name="recent")
+        for sets in ((rare(rows, right=right),), (rare(rows, right=right), recent)):
+            found = judged(*sets, rule=rule, classes=pair, **options, **macro)
+            assert not found.promote
+            assert found.why[-1].startswith(f"{'All' if len(sets) > 1 else 'The official'} test")
+            assert found.why[-1].endswith("against 50.0% for always the largest class.")
+    first = rare(rows, right=1, champion=False)
+    assert not judged(first, rule=rule, classes=pair, **options, **macro).promote
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 500), st.integers(0, 500), st.sampled_from(["accuracy", "macro-recall"]))
+def test_always_the_largest_class_is_no_first_model(larger, smaller, metric):
+    labels = np.repeat([0, 1], [larger, min(larger, smaller)]).astype(np.uint8)
+    first = Scored(name="official", labels=labels, challenger=np.zeros(len(labels), np.uint8))
+    assert not judged(first, classes=("cat", "dog"), metric=metric).promote
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES)
+def test_by_accuracy_a_class_of_100_rows_is_what_stops_always_the_largest_class(rule, options):
+    """With fewer rows of it nothing does: this is what macro recall is for."""
+    pair = ("cat", "dog")
+    large, small = rare(right=40, common_wrong=60), rare(5_000, right=20, common_wrong=30)
+    refused = judged(large, rule=rule, classes=pair, **options)
+    assert not refused.promote
+    assert any("these classes lose too much: dog (-40.0%)" in sentence for sentence in refused.why)
+    assert judged(small, rule=rule, classes=pair, **options).promote == (rule != "better")
+    by_recall = judged(small, rule=rule, classes=pair, metric="macro-recall", **options)
+    assert not by_recall.promote
+
+
+def finds_more(wins, losses):
+    """Answers with so many more rare rows right, and so many common ones newly wrong."""
+
+    def answers(labels, before):
+        missed = np.flatnonzero((labels == 1) & (before == 0))
+        before[missed[:wins]] = 1
+        before[100 : 100 + losses] = 1
+        return before
+
+    return answers
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES)
+def test_a_gain_of_the_rare_class_passes_by_macro_recall(rule, options):
+    official = rare(right=60, answers=finds_more(wins=20, losses=30))
+    found = judged(official, rule=rule, classes=("cat", "dog"), metric="macro-recall", **options)
+    assert found.promote
+    assert found.metric == found.json()["metric"] == "macro-recall"
+    assert found.difference == pytest.approx((20 / 100 - 30 / 9_900) / 2)
+    assert found.interval[0] > 0.05
+    by_accuracy = judged(official, rule="better", classes=("cat", "dog"))
+    assert not by_accuracy.promote
+    assert (by_accuracy.metric, by_accuracy.difference) == ("accuracy", pytest.approx(-0.001))
+
+
+def test_gains_of_a_large_class_do_not_outweigh_a_small_one_of_which_no_row_flips():
+    """One row of the rare class is half a point, and so are 99 of the other."""
+
+    def wins(labels, before):
+        before[:99] = 0
+        return before
+
+    official = rare(right=60, common_wrong=150, answers=wins)
+    pair = {"rule": "better", "classes": ("cat", "dog")}
+    found = judged(official, metric="macro-recall", **pair)
+    assert found.p_value < 1e-20
+    assert found.difference == pytest.approx(0.005)
+    assert not found.promote
+    assert "with a lower bound of -" in found.why[0]
+    assert judged(official, **pair).promote
+
+
+def test_why_says_macro_recall_in_points():
+    official = rare(right=60, answers=finds_more(wins=20, losses=30))
+    asked = {"classes": ("cat", "dog"), "metric": "macro-recall"}
+    better, threshold = (
+        judged(official, rule=rule, **options, **asked).why
+        for rule, options in (("better", {}), ("threshold", {"threshold": 0.6}))
+    )
+    assert better[0].startswith(
+        "+9.85 points of macro recall, as 20 rows are newly right and 30 newly wrong: p "
+    )
+    assert "at look 1, with a lower bound of +6." in better[0]
+    assert "against the champion: +9.85 points of macro recall, lower bound +6." in better[1]
+    assert "against a margin of -9.5" in better[1]  # 19 of 100 rows, and next to nothing
+    assert threshold[0].endswith("macro recall 89.80% against a threshold of 60.00%.")
+
+
+def test_macro_recall_pools_class_by_class_and_leaves_out_classes_without_rows():
+    official = rare(right=60, answers=finds_more(wins=9, losses=5))
+    recent = rare(1_000, right=4, answers=finds_more(wins=3, losses=2), name="recent")
+    found = judged(official, recent, classes=("cat", "dog", "eel"), metric="macro-recall")
+    assert found.difference == pytest.approx((12 / 110 - 7 / 10_890) / 2)
+    assert found.promote
+
+
+def test_macro_recall_of_even_classes_decides_as_accuracy_does():
+    official = scored(positive=40, negative=20)
+    found, expected = (
+        judged(official, rule="better", metric=metric) for metric in ("macro-recall", "accuracy")
+    )
+    assert found.promote
+    assert found.p_value == pytest.approx(expected.p_value)
+    assert found.difference == pytest.approx(expected.difference)
+    assert found.detectable_gain == pytest.approx(expected.detectable_gain)
+    assert found.new_rows_due == expected.new_rows_due
+    assert found.interval == pytest.approx(expected.interval, abs=0.001)
+    assert not judged(official, rule="better", metric="macro-recall", look=10).promote
+    assert not judged(scored(positive=5, negative=45), metric="macro-recall").promote
