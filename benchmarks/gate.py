@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm
 
 from benchmarks import clock, difficulties
-from classifier.evaluation import comparison, gate, ledger
+from classifier.evaluation import checks, comparison, ledger
 
 WEEKS, QUARTER = 52, 13
 GAINS = (5, 10, 20, 40)
@@ -173,7 +173,7 @@ def judged(years: Years, kind: Bar) -> tuple[np.ndarray, np.ndarray]:
         Who was refused, bool [years, 52], and the last champion, int64 [years].
     """
     every, negative = np.arange(len(years.errors)), years.negative
-    most = gate.MOST_NEGATIVE_FLIPS["official"] * years.rows
+    most = checks.MOST_NEGATIVE_FLIPS["official"] * years.rows
     champion = bar = np.zeros(len(every), int)
     refused = np.empty((len(every), WEEKS), bool)
     for now in range(1, WEEKS + 1):

@@ -12,7 +12,7 @@ from tasks.parts import open_split
 if TYPE_CHECKING:
     import numpy as np
 
-    from classifier.evaluation.gate import Scored
+    from classifier.evaluation.checks import Scored
 
 KIND = "test-sets"  # of artifacts that stay: the digests of the rows, by which looks are compared
 OFFICIAL, RECENT = "official", "recent"
@@ -46,7 +46,7 @@ class TestSet:
         Raises:
             InputError: predictions are damaged.
         """
-        from classifier.evaluation.gate import Scored
+        from classifier.evaluation.checks import Scored
         from classifier.evaluation.metrics import read_predictions
 
         def predictions(evaluation: Artifact | None) -> "np.ndarray | None":

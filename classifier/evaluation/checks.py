@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from classifier.declaration import Metric
 from classifier.errors import InputError
 from classifier.evaluation import comparison, macro
 from classifier.evaluation.comparison import ONE_SIDED, Integers
 from classifier.evaluation.ledger import alpha
-from classifier.evaluation.macro import MacroComparison, Metric, Score
+from classifier.evaluation.macro import MacroComparison, Score
 
 FEWEST_CLASS_ROWS = 100
 MOST_CLASS_LOSS = 0.01

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from classifier.declaration import Metric
 from classifier.errors import ArgumentError, InputError
 from classifier.evaluation import checks, macro
 from classifier.evaluation.checks import Check, Scored
 from classifier.evaluation.ledger import Rule, detectable_gain, new_rows_due
-from classifier.evaluation.macro import Metric, Score
+from classifier.evaluation.macro import Score
 
 __all__ = ["Scored", "Verdict", "auto_rule", "verdict"]
 

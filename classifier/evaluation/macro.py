@@ -8,15 +8,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.declaration import Metric
 from classifier.evaluation import comparison
 from classifier.evaluation.comparison import TWO_SIDED, Comparison, Floats, Integers
-
-Metric = Literal["accuracy", "macro-recall"]
 
 STEPS = 50_000  # of the grid on which the test adds up flips that weigh differently
 
