@@ -8,8 +8,8 @@ from registry.models import Models, Promotion
 from tasks import judge
 from tasks.judge import _with_terms
 
-GOOD = Verdict(promote=True, rule="better", why=["It is better."])
-BAD = Verdict(promote=False, rule="better", why=["It is worse."])
+GOOD = Verdict(promote=True, rule="better", metric="accuracy", why=["It is better."])
+BAD = Verdict(promote=False, rule="better", metric="accuracy", why=["It is worse."])
 HOLDS, FAILS = (True, "It is fast."), (False, "It is slow.")
 
 
