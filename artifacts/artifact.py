@@ -146,7 +146,7 @@ def _publish(new: Draft, kind: str) -> Artifact:
     stats = file_stats(new.folder, {})
     artifact = Artifact(
         kind=kind,
-        digest=_digest(stats),
+        digest=content_digest(stats),
         size=sum(file.size for file in stats.values()),
         metadata=new.metadata,
     )
@@ -208,7 +208,7 @@ def find_damage(
         return f"{artifact} is missing"
     before = _read_stat_cache(folder)
     now = file_stats(folder, {} if thorough else before)
-    if _digest(now) == artifact.digest:
+    if content_digest(now) == artifact.digest:
         if now != before:
             with suppress(OSError):  # on a full disk: it is hashed again next time
                 _write_stat_cache(folder, now)
@@ -237,8 +237,8 @@ def _read_stat_cache(folder: Path) -> dict[str, FileStats]:
         return {}
 
 
-def _digest(stats: Mapping[str, FileStats]) -> str:
-    """Return the SHA-256 of the sorted lines `path sha256 size`."""
+def content_digest(stats: Mapping[str, FileStats]) -> str:
+    """Return the digest of an artifact: the SHA-256 of the sorted lines `path sha256 size`."""
     lines = (f"{name} {file.sha256} {file.size}\n" for name, file in sorted(stats.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

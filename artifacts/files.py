@@ -80,8 +80,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def explain_write_errors(place: Path) -> Iterator[None]:
+def explain_write_errors(
+    place: Path, instead: str = "another folder with --data"
+) -> Iterator[None]:
     """Turn the errors of a full, read-only or unfit disk into one sentence about `place`.
+
+    Args:
+        place: that is written to.
+        instead: what to choose in its place.
 
     Raises:
         InputError: the block failed with one of them.
@@ -93,8 +99,7 @@ def explain_write_errors(place: Path) -> Iterator[None]:
             raise
         remedy = "Free some space there, or choose" if error.errno in _FULL else "Choose"
         raise InputError(
-            f"Cannot write to {place}: {os.strerror(error.errno)}. {remedy} another folder with "
-            "--data."
+            f"Cannot write to {place}: {os.strerror(error.errno)}. {remedy} {instead}."
         ) from error
 
 

@@ -142,10 +142,11 @@ def verify(
     return found
 
 
-def permanent() -> Iterator[Artifact]:
-    """Yield the artifacts that stay."""
-    for kind in layout.kinds(layout.permanent()):
-        for folder in sorted((layout.permanent() / kind).iterdir()):
+def permanent(place: Path | None = None) -> Iterator[Artifact]:
+    """Yield the artifacts that stay, or those in another folder."""
+    place = place or layout.permanent()
+    for kind in layout.kinds(place):
+        for folder in sorted((place / kind).iterdir()):
             if layout.SHA_256.fullmatch(folder.name):
                 yield Artifact(kind=kind, digest=folder.name, size=folder_size(folder))
 

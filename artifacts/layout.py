@@ -8,8 +8,10 @@
     <root>/cache/staging/                artifacts that are being written
     <root>/reports/<run>/                one folder a run
     <root>/store/                        what cannot be computed again; nothing here removes any
+    <root>/store/format.json             the format of all that lies in it
     <root>/store/log/                    what happened, one event a file
     <root>/store/artifacts/<kind>/<SHA-256>    artifacts that stay
+    <root>/.restoring/                   a backup that is being restored
 
 The root is a setting of the process: RETRAIN_DATA, else `data/` beside this package.
 """
@@ -70,6 +72,11 @@ def reports() -> Path:
 def store() -> Path:
     """Return the folder of what cannot be computed again."""
     return root() / "store"
+
+
+def restoring() -> Path:
+    """Return the folder of a backup that is being restored."""
+    return root() / ".restoring"
 
 
 def permanent() -> Path:

@@ -1,6 +1,6 @@
 """The log: one event a file, created whole and never changed.
 
-    <root>/store/log/000042.json
+    <root>/store/log/000042.json    {"format": 2, "kind": "ingest", "dataset": "mnist", …}
 
 Numbers follow each other, and of two processes that want the same number one gets the next. What
 holds now follows from the events in their order, so it is never stored beside them.
@@ -12,13 +12,17 @@ import re
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from artifacts import layout
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
+from registry import formats
 
+FORMAT = 2  # of an event; those of format 1 carry no number
 NAME = re.compile(r"\d{6,}\.json")
+_FIELDS = {"format": int, "kind": str, "dataset": str, "at": str, "about": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +58,24 @@ def append(kind: str, dataset: str, **about: Any) -> Event:
     """Write an event under the next number.
 
     Raises:
-        InputError: the data root cannot be written.
+        InputError: the data root cannot be written, or the store has another format.
     """
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    text = json.dumps({"kind": kind, "dataset": dataset, "at": at, "about": about}, indent=1)
+    content = {"format": FORMAT, "kind": kind, "dataset": dataset, "at": at, "about": about}
+    text = json.dumps(content, indent=1)
     folder = layout.log()
     with explain_write_errors(layout.root()):
+        if not (layout.store() / formats.FILE).exists() and last() == 0:
+            formats.write(layout.store())
+        formats.check()
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{os.getpid()}-{threading.get_ident()}.tmp"
         temporary.write_text(text + "\n", encoding="utf-8")
         try:
-            number = max(_numbers(), default=0) + 1
+            number = last() + 1
             while True:
                 try:
-                    os.link(temporary, _path(number))  # fails where the number is taken
+                    os.link(temporary, path_of(number))  # fails where the number is taken
                 except FileExistsError:
                     number += 1
                 else:
@@ -81,46 +89,67 @@ def events(dataset: str) -> list[Event]:
     """Return all events about the dataset, the oldest first.
 
     Raises:
-        InputError: an event is missing or cannot be read, so that what holds now is not known.
+        InputError: an event is missing or cannot be read, so that what holds now is not known, or
+            the store has another format.
     """
-    return [event for event in _everything() if event.dataset == dataset]
+    return [event for event in everything() if event.dataset == dataset]
 
 
 def datasets() -> list[str]:
     """Return the datasets that the log is about; raises as `events`."""
-    return sorted({event.dataset for event in _everything()})
+    return sorted({event.dataset for event in everything()})
 
 
-def _everything() -> list[Event]:
+def everything() -> list[Event]:
+    """Return all events, the oldest first; raises as `events`."""
     # Not the listed ones: a listing may miss a file that was made while it was read.
     with explain_write_errors(layout.root()):  # such as a name that is too long
-        return [read(number) for number in range(1, max(_numbers(), default=0) + 1)]
+        if count := last():
+            formats.check()
+        return [read(number) for number in range(1, count + 1)]
 
 
-def _numbers() -> list[int]:
-    if not layout.log().is_dir():
+def last() -> int:
+    """Return the number of the last event; 0 before the first."""
+    return max((int(path.stem) for path in files(layout.log())), default=0)
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the files of the events in a folder."""
+    if not folder.is_dir():
         return []
-    return [int(path.stem) for path in layout.log().iterdir() if NAME.fullmatch(path.name)]
+    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
 
 
-def _path(number: int) -> Any:
-    return layout.log() / f"{number:06d}.json"
+def path_of(number: int, folder: Path | None = None) -> Path:
+    """Return the file of an event: in the log, or in another folder."""
+    return (folder or layout.log()) / f"{number:06d}.json"
 
 
-def read(number: int) -> Event:
-    """Return the event of that number; raises as `events`."""
-    path = _path(number)
+def read(number: int, folder: Path | None = None) -> Event:
+    """Return the event of that number: of the log, or in another folder; raises as `events`."""
+    path = path_of(number, folder)
+    content = load(path)
+    formats.check_number(content.pop("format"), FORMAT, path)
+    return Event(number=number, **content)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the fields of an event of this format or an older one; raises as `events`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Event(
-            number=number,
-            kind=str(content["kind"]),
-            dataset=str(content["dataset"]),
-            at=str(content["at"]),
-            about=dict(content["about"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not a readable event ({error}): restore it from a backup. Without it, "
-            "nobody knows what holds now."
-        ) from error
+        content = {"format": 1, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    if type(content["format"]) is int:
+        formats.check_not_newer(content["format"], FORMAT, path)
+    for name, kind in _FIELDS.items():
+        if type(content.get(name)) is not kind:
+            raise _unreadable(path, f"its {name} is missing or of another type")
+    return {name: content[name] for name in _FIELDS}
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} is not a readable event ({why}): restore it from a backup. Without it, nobody "
+        "knows what holds now."
+    )

@@ -143,12 +143,21 @@ def current(dataset: str) -> Models:
         InputError: pointer or log are damaged.
     """
     events = log.events(dataset)
-    if not pointer.is_there(dataset) and any(event.kind in _CHAIN for event in events):
+    check_pointer(events, dataset, there=pointer.is_there(dataset))
+    return fold(events, pointer.read(dataset), dataset)
+
+
+def check_pointer(events: Sequence[Event], dataset: str, *, there: bool) -> None:
+    """Check that the pointer of a dataset is there if models were promoted.
+
+    Raises:
+        InputError: it was lost.
+    """
+    if not there and any(event.kind in _CHAIN for event in events):
         raise InputError(
             f"{pointer.path_of(dataset)} is missing, and models were promoted: restore it from a "
             "backup."
         )
-    return fold(events, pointer.read(dataset), dataset)
 
 
 def fold(events: Sequence[Event], at: Pointer | None, dataset: str) -> Models:

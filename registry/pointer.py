@@ -15,6 +15,7 @@ from typing import Any
 from artifacts import layout
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
+from registry import formats
 
 FORMAT = 1
 NOTHING: dict[str, Any] = {"format": FORMAT, "event": None, "model": None}
@@ -37,22 +38,36 @@ def read(dataset: str) -> Pointer | None:
     """Return the pointer; None before the first promotion.
 
     Raises:
-        InputError: it cannot be read, so that the model in use is not known.
+        InputError: it cannot be read, so that the model in use is not known, or has another
+            format.
     """
     path = path_of(dataset)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content == NOTHING:
-            return None
-        known = content["format"] == FORMAT and type(content["event"]) is int
-        if known and layout.ARTIFACT_NAME.fullmatch(content["model"]):
-            return Pointer(event=content["event"], model=content["model"])
-        why = "it has another form"
+        return parse(path.read_bytes(), path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        why = str(error)
-    raise InputError(
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def parse(content: bytes, path: Path) -> Pointer | None:
+    """Return the pointer of which these are the bytes, and which lies there; as `read`."""
+    try:
+        found = json.loads(content)
+        if found == NOTHING:
+            return None
+        if type(found["format"]) is int:
+            formats.check_number(found["format"], FORMAT, path)
+        known = found["format"] == FORMAT and type(found["event"]) is int
+        if known and layout.ARTIFACT_NAME.fullmatch(found["model"]):
+            return Pointer(event=found["event"], model=found["model"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    raise _unreadable(path, "it has another form")
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
         f"{path} does not say which model is in use ({why}): restore it from a backup. The last "
         "promotion in the log says what it was."
     )

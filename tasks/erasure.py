@@ -43,7 +43,8 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
         InputError: nothing here has such rows, or something cannot be read.
     """
     wanted = _wanted([digest.lower() for digest in digests], why)
-    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"):
+    # Held in this order: a backup waits for an erasure, and not for an ingest.
+    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"), lock("store"):
         return _erase(dataset, wanted, why)
 
 
@@ -183,6 +184,7 @@ def _remove_checkpoints(dataset: str) -> int:
     for folder in layout.staging().glob("ingest-*"):
         if folder == staging_of(dataset, folder.name[-64:]):
             shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(layout.restoring(), ignore_errors=True)  # of a restore that was killed
     return len(going)
 
 

@@ -38,6 +38,7 @@ SHOWN = {
 
 DATA = "List the batches of new data; retract, correct and erase."
 MODELS = "List, show and compare models; promote, roll back, block and freeze."
+STORE = "Back up what cannot be made again, restore it, and migrate it."
 INTERRUPTED = "Interrupted. Finished steps are kept; the same command resumes from there.\n"
 
 
@@ -102,6 +103,7 @@ def _app() -> Any:
         app.command(place, name=name, help=text, usage=f"Usage: ./run {name} [OPTIONS]")
     app.command("flows.cli.data:app", name="data", help=DATA)
     app.command("flows.cli.models:app", name="models", help=MODELS)
+    app.command("flows.cli.store:app", name="store", help=STORE)
     app.command("flows.cli.gate:app", name="gate", help="Show what the gate can still find.")
     app.command(cache.app)
     app.register_install_completion_command(help="Install completion for this shell.")

@@ -54,6 +54,7 @@ def test_the_file_is_json_that_says_all(folder):
     appended = log.append("retract", "toys", batch="ab", why="wrong labels")
     assert [path.name for path in folder.iterdir()] == ["000001.json"]
     assert json.loads((folder / "000001.json").read_text(encoding="utf-8")) == {
+        "format": 2,
         "kind": "retract",
         "dataset": "toys",
         "at": appended.at,
@@ -127,6 +128,7 @@ def test_a_killed_writer_leaves_whole_events_and_no_gap(folder):
         b"\xff\xfe",
         b'{"kind": "ingest", "dataset": "toys"}',
         b'{"kind": "ingest", "dataset": "toys", "at": "", "about": 3}',
+        b'{"format": "2", "kind": "ingest", "dataset": "toys", "at": "", "about": {}}',
         b"[" * 100_000,
     ],
     ids=lambda damage: damage.decode("latin-1")[:40],
@@ -138,6 +140,39 @@ def test_a_damaged_event_is_an_error_that_names_the_file(folder, damage):
     with pytest.raises(InputError, match="restore it from a backup") as raised:
         log.events("toys")
     assert str(folder / "000002.json") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(None, "run `./run store migrate`"), (3, "update the project")]
+)
+def test_an_event_of_another_format_is_a_sentence_with_the_remedy(folder, number, remedy):
+    log.append("ingest", "toys")
+    path = folder / "000001.json"
+    content = json.loads(path.read_text()) | {"format": number}
+    path.write_text(json.dumps({n: value for n, value in content.items() if value is not None}))
+    with pytest.raises(InputError, match=rf"000001\.json .*{remedy}"):
+        log.events("toys")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "has format 1, and this version reads 2: run `./run store migrate`"),
+        ('{"format": 3}', "newer version .format 3, and this one reads 2.: update the project"),
+        ('{"format": true}', "restore it from a backup"),
+        ("[]", "restore it from a backup"),
+        ("", "restore it from a backup"),
+    ],
+)
+def test_a_store_of_another_format_is_neither_read_nor_written(folder, text, said):
+    log.append("ingest", "toys")
+    number = folder.parent / "format.json"
+    assert json.loads(number.read_text()) == {"format": 2}
+    number.unlink() if text is None else number.write_text(text)
+    for use in (lambda: log.events("toys"), lambda: log.append("ingest", "toys")):
+        with pytest.raises(InputError, match=said):
+            use()
+    assert numbers(folder) == [1]
 
 
 def test_damage_counts_whatever_dataset_the_event_was_about(folder):

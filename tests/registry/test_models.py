@@ -228,7 +228,8 @@ def test_undo_leaves_a_promotion_that_came_since(root):
         "{",
         "[]",
         "null",
-        '{"format": 2, "event": 1, "model": "models/x"}',
+        '{"format": 1, "event": 1, "model": "models/x"}',
+        '{"format": "2", "event": 1, "model": "models/x"}',
         json.dumps({"format": 1, "event": True, "model": A}),
         json.dumps({"format": 1, "event": 1, "model": f"models/{'a' * 64}/../../x"}),
         json.dumps({"format": 1, "event": 1}),
@@ -245,6 +246,13 @@ def test_a_damaged_pointer_is_a_sentence_and_is_left_alone(root, text):
         decisions.promote("toys", B, expected=first.number, why="b", **KEPT)
     assert path.read_text() == text
     assert len(log.events("toys")) == 1
+
+
+def test_a_pointer_of_a_newer_format_says_so(root):
+    decisions.promote("toys", A, expected=None, why="first", **KEPT)
+    pointer.path_of("toys").write_text(json.dumps({"format": 2, "event": 1, "champion": A}))
+    with pytest.raises(InputError, match=r"champion\.json was written by a newer version"):
+        models.current("toys")
 
 
 def test_decisions_need_a_reason(root):
