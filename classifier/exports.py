@@ -47,6 +47,7 @@ def write(folder: Path, model: Model) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch deprecates of itself
             program = torch.export.export(module, (example,), dynamic_shapes=(rows,))
+            _remove_paths(program)
             torch.export.save(program, folder / FILE)
             exported = load(folder)(example[:1])
             expected = module(example[:1])
@@ -67,6 +68,14 @@ def write(folder: Path, model: Model) -> None:
         "torch": torch.__version__,
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _remove_paths(program: torch.export.ExportedProgram) -> None:
+    """Remove what names files of this machine, so that equal models give equal bytes anywhere."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def load(folder: Path) -> nn.Module:

@@ -65,7 +65,7 @@ def test_a_command_is_accepted_as_it_is_typed(flows, page, typed):
     if command in {"test", "check", "ui", "bench", "COMMAND"}:
         text = (PROJECT / "run").read_text(encoding="utf-8")
         assert re.search(rf"^  {command}\b", text, re.MULTILINE)
-    elif command in {"cache", "data"}:
+    elif command in {"cache", "data", "models", "store", "gate"}:
         group = flows(command, *arguments[:1], "--help")
         assert group.code == 0
         assert_options(arguments, group.out)
@@ -104,7 +104,9 @@ def test_options_are_those_of_the_command_line(flows, page):
     assert {option for option in options if option not in told} == set()
 
 
-@pytest.mark.parametrize(("group", "page"), [("cache", "cache"), ("data", "new-data")])
+@pytest.mark.parametrize(
+    ("group", "page"), [("cache", "cache"), ("data", "new-data"), ("store", "store")]
+)
 def test_the_commands_of_a_group_are_all_there_are(flows, group, page):
     table = PAGES[f"docs/{page}.md"].partition(f"| `./run {group} …` |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))

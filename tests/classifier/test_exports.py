@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from classifier import exports, models
 from classifier.errors import InputError
 from classifier.training import networks
 from classifier.training.recipe import NETWORKS
+from tests.conftest import PROJECT
 
 CLEAN = """
 import sys
@@ -91,3 +93,13 @@ def test_the_latency_of_an_export_that_is_damaged_is_an_error(tmp_path):
     (tmp_path / "export.json").write_text("{}")
     with pytest.raises(InputError, match=r"export\.json cannot be read"):
         exports.latency_ratio(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_export_names_no_file_of_this_machine(tmp_path, name):
+    exports.write(tmp_path, model(networks.build(name, (28, 28), 10, {}, seed=0)))
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        content = b"".join(archive.read(entry) for entry in archive.infolist())
+    assert b"flatten" in content
+    for folder in (PROJECT, tmp_path, sys.prefix):
+        assert str(folder).encode() not in content

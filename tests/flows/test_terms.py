@@ -6,7 +6,6 @@ import pytest
 from torch import nn
 
 from classifier import datasets
-from classifier.training.recipe import Recipe
 from tests.flows import pictures
 from tests.flows.test_retrain import Root, source  # noqa: F401
 
@@ -29,15 +28,9 @@ def wide(shape, classes):
 def declare(monkeypatch):
     """Change what the dataset `folder` declares."""
     declared, path = datasets.declared()["folder"]
-    own = {
-        "networks": {"wide": wide},
-        "recipes": {
-            "wide": Recipe(network="wide", optimiser="adam", learning_rate=1e-3, epochs=6, batch=50)
-        },
-    }
 
     def change(**fields):
-        entry = (replace(declared, **own, **fields), path)
+        entry = (replace(declared, networks={"wide": wide}, **fields), path)
         monkeypatch.setitem(datasets.declared(), "folder", entry)
 
     change()
@@ -50,23 +43,27 @@ def root(tmp_path, source, server):  # noqa: F811
         yield Root(there.folder)
 
 
+WIDE = (
+    *("--recipe", "mlp", "--network", "wide", "--epochs", "6"),
+    *("--learning-rate", "1e-3", "--batch", "50"),
+)
 THRESHOLD = ("--rule", "threshold", "--threshold", "0.5")
 
 
 def test_a_more_accurate_model_that_is_slower_than_allowed_is_refused_by_name(root, declare):
     small = root.json("retrain", "--recipe", "post", "--learning-rate", "0.3", "--epochs", "30")
     declare(max_latency_ratio=1.5)
-    wider = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    wider = root.json("retrain", *WIDE, *THRESHOLD)
     assert wider["test_accuracy"] > small["test_accuracy"]
     assert wider["outcome"] == "refused"
     assert wider["champion"] == small["champion"]
     (why,) = (each for each in wider["verdict"]["why"] if each.startswith("One image takes "))
     assert why.endswith("times as long as with the champion, against 1.5 at most.")
     assert float(why.split()[3]) > 1.5
-    again = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    again = root.json("retrain", *WIDE, *THRESHOLD)
     assert again["outcome"] == "unchanged"
     declare(max_latency_ratio=1000)  # another question
-    allowed = root.json("retrain", "--recipe", "wide", *THRESHOLD)
+    allowed = root.json("retrain", *WIDE, *THRESHOLD)
     assert allowed["steps"]["train"] == "cached"
     passed = allowed["outcome"] == "promoted"
     assert any("against 1000 at most" in each for each in allowed["verdict"]["why"]) == passed
@@ -74,7 +71,7 @@ def test_a_more_accurate_model_that_is_slower_than_allowed_is_refused_by_name(ro
 
 def test_a_network_with_too_many_parameters_is_refused_before_it_is_trained(root, declare):
     declare(max_parameters=10_000)
-    done = root("retrain", "--dataset", "folder", "--recipe", "wide")
+    done = root("retrain", "--dataset", "folder", *WIDE)
     assert done.code == 2
     assert "Network wide has 4,349,962 parameters, and folder allows 10,000" in done.err
     assert not list((root.folder / "cache").glob("models/*"))
