@@ -5,37 +5,27 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
-from prefect.transactions import transaction
+from prefect.states import Failed
 from pydantic import Field
 
-from artifacts.artifact import Artifact
-from classifier import datasets
 from classifier.errors import BudgetSpentError
 from flows import steps
 from flows.ingest import look
 from flows.names import DatasetName, RecipeName
-from flows.parameters import Device, ImageSize, Plan, RecipeFields, Seed, flow_run_name, resolve
-from registry import models
-from registry.models import Models
-from reporting.report import Run, open_run
-from tasks import champion, pace
+from flows.parameters import Device, ImageSize, RecipeFields, Seed, flow_run_name, resolve
+from flows.retraining import Retraining
+from reporting.report import open_run
+from tasks import pace
 from tasks.check import Drift
 from tasks.errors import BrokenData
-from tasks.export import export
-from tasks.flips import plot_flips
 from tasks.incoming import take_in_incoming
 from tasks.ingest import check_batches
-from tasks.judge import Bars, Rule, Training, bars, check_rule, judge, known_answer
+from tasks.judge import Rule, check_rule, known_answer
 from tasks.new_data import new_data
 from tasks.pace import Pace
-from tasks.parts import parts_of
 from tasks.plot import Grid
-from tasks.promote import promote
-from tasks.report import report, summarise
-from tasks.terms import Term, check_parameters, latency
-from tasks.test_sets import OFFICIAL, RECENT, TestSet
-from tasks.train import train
+from tasks.report import report
+from tasks.terms import check_parameters
 
 TIME_LIMIT = 6 * 3600  # seconds
 
@@ -87,209 +77,18 @@ def retrain(
         try:
             new = new_data(dataset)
         except BrokenData as error:
-            error.found = report(
-                run, _about(plan, seed) | {"outcome": "broken", "state": "Broken"}, done
-            )
+            about = plan.about | {"seed": seed, "outcome": "broken", "state": "Broken"}
+            error.found = report(run, about, done)
             return Failed(name="Broken", message=str(error), data=error)
-        done |= steps.combined(plan, done["normalise"], new)
-        known, rows = models.current(dataset), done["manifest"]
-        if known.champion is not None:
-            champion.check_shape(known.champion.model, rows, dataset)
-        initial = _initial(dataset, known) if start == "champion" else None
-        done |= steps.pretrained(plan)
-        training = _training(plan, seed, rows, initial, done.get("initial-weights"))
-        if answer := known_answer(known, training, rule, threshold):
-            why, summary = answer
-            return _unchanged(run, known, why, summary, done)
-        check_parameters(dataset, plan.recipe, rows)
-        if wait := pace.waiting(limits, training, rows):
-            return _unchanged(run, known, wait.why, _about(plan, seed), done, wait.state)
+        done |= steps.combined(plan, done["normalise"], new) | steps.pretrained(plan)
+        this = Retraining.of(run, plan, seed, grid, done, from_champion=start == "champion")
+        if answer := known_answer(this.known, this.training, rule, threshold):
+            return this.unchanged(*answer)
+        check_parameters(dataset, plan.recipe, this.rows)
+        if wait := pace.waiting(limits, this.training, this.rows):
+            return this.unchanged(wait.why, state=wait.state)
         try:
-            done |= _fitted(run, plan, seed, grid, training, done, initial, limits)
+            this.train(pace.max_seconds(limits, dataset))
         except BudgetSpentError as error:
-            return _unchanged(run, known, str(error), _about(plan, seed), done, pace.SPENT)
-        summary = summarise(run, _about(plan, seed), done)
-        return _decide(run, plan, grid, training, known, summary, done, rule, threshold)
-
-
-def _about(plan: Plan, seed: int) -> dict[str, Any]:
-    return plan.about | {"seed": seed}
-
-
-def _initial(dataset: str, known: Models) -> Artifact:
-    """Return the champion, from whose weights a training starts."""
-    if known.champion is None:
-        raise champion.no_champion(dataset)
-    if not champion.clean(dataset, known.champion):
-        raise champion.rests_on_retracted(dataset)
-    return champion.intact(known.champion.model)
-
-
-def _training(
-    plan: Plan, seed: int, rows: Artifact, initial: Artifact | None, weights: Artifact | None
-) -> Training:
-    components = train.key_components(
-        rows,
-        parts_of(rows),
-        plan.dataset,
-        plan.recipe,
-        seed,
-        plan.device,
-        plan.classes,
-        initial,
-        weights,
-    )
-    return Training.of(plan.dataset, components)
-
-
-def _fitted(
-    run: Run,
-    plan: Plan,
-    seed: int,
-    grid: Grid,
-    training: Training,
-    done: steps.Results,
-    initial: Artifact | None,
-    limits: Pace,
-) -> steps.Results:
-    """Train within the limits, and count what it costs, also where it fails."""
-    rows = done["manifest"]
-    with pace.counting(training, rows, str(run.flow_run_id)) as counted:
-        made = steps.fitted(
-            plan,
-            seed,
-            grid,
-            rows,
-            initial,
-            done.get("initial-weights"),
-            max_seconds=pace.max_seconds(limits, plan.dataset),
-        )
-        counted["train"] = made["train"]
-    return made
-
-
-def _unchanged(
-    run: Run,
-    known: Models,
-    why: str,
-    summary: dict[str, Any],
-    done: steps.Results,
-    state: str = "Unchanged",
-) -> State:
-    """End the run without a new model: what a training gives is known, or none is due."""
-    live = known.champion.model if known.champion else None
-    about = summary | {
-        "train_seconds": None,
-        "outcome": "unchanged",
-        "state": state,
-        "champion": live,
-        "challenger": None,
-        "verdict": None,
-        "why": [why],
-    }
-    found = report(run, about, done)
-    return Completed(name=state, message=why, data=found)
-
-
-def _decide(
-    run: Run,
-    plan: Plan,
-    grid: Grid,
-    training: Training,
-    known: Models,
-    summary: dict[str, Any],
-    done: steps.Results,
-    rule: Rule,
-    threshold: float | None,
-) -> State:
-    """Judge the model, and put it in use if it passes."""
-    rows, model = done["manifest"], done["train"]
-    before = known.champion
-    if before and before.model == model.name:
-        return _unchanged(run, known, "The training gave the champion again.", summary, done)
-    if why := _refusal(plan.dataset, model, rows):
-        return _end(run, "refused", known, model, None, [why], summary, done)
-    sets = _test_sets(done)
-    against = bars(known, training, model, rows, sets)
-    for name, promotion in against.items():
-        done |= steps.scored(plan, champion.intact(promotion.model), rows, name)
-    if "evaluate-champion" in done:
-        both = done["evaluate"], done["evaluate-champion"]
-        done["plot-flips"] = plot_flips(rows, parts_of(rows), *both, grid, plan.classes)
-    sets = _test_sets(done, against)
-    terms = _terms(plan, against, model, done)
-    names = tuple(model.read_json("model.json")["classes"])
-    verdict = judge(training, model, rows, sets, against, summary, rule, threshold, names, terms)
-    if not verdict["promote"]:
-        return _end(run, "refused", known, model, verdict, verdict["why"], summary, done)
-    done["export"] = export(model, plan.dataset)
-    with transaction():
-        promote(
-            training,
-            model,
-            done["export"],
-            rows,
-            sets,
-            done["plot"],
-            summary,
-            verdict["why"],
-            before.number if before else None,
-            run.id,
-        )
-        return _end(run, "promoted", known, model, verdict, verdict["why"], summary, done)
-
-
-def _terms(plan: Plan, against: Bars, model: Artifact, done: steps.Results) -> list[Term]:
-    """Return what the dataset asks of the challenger beside its scores."""
-    if against.champion is None or datasets.load(plan.dataset).max_latency_ratio is None:
-        return []
-    done["export"] = export(model, plan.dataset)
-    before = champion.intact(str(against.champion.about["export"]))
-    return [latency(plan.dataset, done["export"], before)]
-
-
-def _refusal(dataset: str, model: Artifact, rows: Artifact) -> str | None:
-    """Say why no verdict is asked for, as of now: people may have decided during the training."""
-    if champion.is_retracted(dataset, rows):
-        return "A batch on which it was trained was retracted meanwhile."
-    return models.refusal(models.current(dataset), model.name)
-
-
-def _test_sets(done: steps.Results, against: Bars | None = None) -> list[TestSet]:
-    """Return the test sets with the evaluations that there are."""
-    has = [name for name, _ in against.items()] if against else []
-    found = []
-    for name, suffix in ((OFFICIAL, ""), (RECENT, "-recent")):
-        if f"evaluate{suffix}" in done:
-            found.append(
-                TestSet(
-                    name=name,
-                    challenger=done[f"evaluate{suffix}"],
-                    champion=done[f"evaluate-champion{suffix}"] if "champion" in has else None,
-                    anchor=done[f"evaluate-anchor{suffix}"] if "anchor" in has else None,
-                )
-            )
-    return found
-
-
-def _end(
-    run: Run,
-    outcome: Literal["promoted", "refused"],
-    known: Models,
-    model: Artifact,
-    verdict: dict[str, Any] | None,
-    why: list[str],
-    summary: dict[str, Any],
-    done: steps.Results,
-) -> State:
-    before = known.champion.model if known.champion else None
-    about = summary | {
-        "outcome": outcome,
-        "state": outcome.capitalize(),
-        "champion": model.name if outcome == "promoted" else before,
-        "challenger": model.name,
-        "verdict": verdict,
-        "why": why,
-    }
-    found = report(run, about, done)
-    return Completed(name=outcome.capitalize(), message=" ".join(why), data=found)
+            return this.unchanged(str(error), state=pace.SPENT)
+        return this.decide(rule, threshold)

@@ -69,6 +69,19 @@ def _same_code(old: KeyComponents, new: KeyComponents) -> bool:
     return code(old) == code(new)
 
 
+def to_start_from(dataset: str, known: Models) -> Artifact:
+    """Return the champion, from whose weights a training starts.
+
+    Raises:
+        InputError: there is none, it is damaged, or rests on a batch that was retracted.
+    """
+    if known.champion is None:
+        raise no_champion(dataset)
+    if not clean(dataset, known.champion):
+        raise rests_on_retracted(dataset)
+    return intact(known.champion.model)
+
+
 def clean(dataset: str, promotion: Promotion) -> bool:
     """Return whether a champion rests on no batch that was retracted since.
 
