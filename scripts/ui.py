@@ -6,6 +6,7 @@ so that such a worker cannot be ended politely.
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST = "127.0.0.1"
+HOST, PORT = "127.0.0.1", "PREFECT_SERVER_API_PORT"
+DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 #: Seconds that a process gets to end by itself: together less than the ten that supervisors allow.
 GRACE_SECONDS = 4.0
 START_SECONDS = 120
@@ -29,23 +31,31 @@ Process = subprocess.Popen[bytes]
 def main() -> None:
     """Start server and worker, and end both when either of them or the user ends it."""
     port = chosen_port()
-    os.environ["PREFECT_SERVER_API_PORT"] = str(port)
+    os.environ[PORT] = str(port)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    address = f"http://{HOST}:{port}"
     with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            fail(f"Port {port} is in use: end what listens there, or set PREFECT_SERVER_API_PORT.")
+        in_use = probe.connect_ex((HOST, port)) == 0
+    if in_use and answers(port):
+        fail(f"A Prefect server runs already: open {address}, or set {PORT} for another.")
+    if in_use:
+        fail(f"Port {port} is in use: end what listens there, or set {PORT}.")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not under nohup
             signal.signal(number, interrupt)
     processes: list[Process] = []
     try:
-        say(f"Starting the UI at http://{HOST}:{port}; Ctrl-C ends it")
-        processes.append(start("server", "start", quiet=True))
+        say("Starting a Prefect server; Ctrl-C ends everything")
+        processes.append(start("server", "start"))
         wait_for_server(processes[0], port)
-        prefect("work-pool", "create", "local", "--type", "process", "--overwrite", quiet=True)
-        prefect("deploy", "--all")
+        prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
+        deployed = prefect("deploy", "--all")
         processes.append(start("worker", "start", "--pool", "local"))
+        say(f"deployed   {', '.join(re.findall(DEPLOYED, deployed))}")
+        say(f"data       {os.environ.get('RETRAIN_DATA') or ROOT / 'data'}")
+        say("worker     runs them in this folder, scheduled or by hand")
+        say(f"open       {address}")
         while all(process.poll() is None for process in processes):
             time.sleep(0.2)
         fail("The server ended." if processes[0].poll() is not None else "The worker ended.")
@@ -58,9 +68,9 @@ def main() -> None:
 
 def chosen_port() -> int:
     """Return the port of PREFECT_SERVER_API_PORT, or Prefect's own."""
-    named = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+    named = os.environ.get(PORT) or "4200"
     if not named.isascii() or not named.isdigit() or not 0 < int(named) <= MAX_PORT:
-        fail(f"PREFECT_SERVER_API_PORT is {named!r}: give a number from 1 to {MAX_PORT}.")
+        fail(f"{PORT} is {named!r}: give a number from 1 to {MAX_PORT}.")
     return int(named)
 
 
@@ -69,17 +79,21 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
 
 
-def start(*arguments: str, quiet: bool = False) -> Process:
+def start(*arguments: str) -> Process:
     """Start Prefect in a session of its own, where Ctrl-C in the terminal does not reach it."""
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=output, start_new_session=True)
+    quiet = subprocess.DEVNULL  # its warnings and errors are shown
+    return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=quiet, start_new_session=True)
 
 
-def prefect(*arguments: str, quiet: bool = False) -> None:
-    """Run Prefect to its end; it says itself what went wrong."""
-    output = subprocess.DEVNULL if quiet else None
-    if subprocess.run(command(*arguments), cwd=ROOT, stdout=output, check=False).returncode:
+def prefect(*arguments: str) -> str:
+    """Run Prefect to its end, and return what it says; where it fails, that is shown."""
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        say(done.stdout + done.stderr)
         fail(f"`prefect {' '.join(arguments)}` failed.")
+    return done.stdout
 
 
 def wait_for_server(server: Process, port: int) -> None:

@@ -67,6 +67,10 @@ class Health(http.server.BaseHTTPRequestHandler):
 if command == ["server", "start"]:
     address = ("127.0.0.1", int(os.environ["PREFECT_SERVER_API_PORT"]))
     http.server.HTTPServer(address, Health).serve_forever()
+if command == ["deploy"]:
+    print("│ Deployment 'train/on-demand' successfully created with id │")
+    print("│ Deployment 'retrain/weekly' successfully created with id │")
+    sys.exit(int(os.environ.get("STATUS_deploy", "0")))
 if command[:2] == ["worker", "start"]:
     time.sleep(600)
 """
@@ -395,13 +399,18 @@ def free_port():
 @one_shell
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ui_ends_server_and_worker_at_ctrl_c_and_term(project, number):
-    process = project.start("ui", PREFECT_SERVER_API_PORT=free_port())
+    port = free_port()
+    process = project.start("ui", PREFECT_SERVER_API_PORT=port)
     project.wait_for_note("worker start")
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    assert finished(process).returncode == 128 + number
+    done = finished(process)
+    assert done.returncode == 128 + number
+    assert "deployed   train/on-demand, retrain/weekly\n" in done.stderr
+    assert f"open       http://127.0.0.1:{port}\n" in done.stderr
+    assert done.stdout == ""
     calls = [line.split() for line in project.notes.read_text().splitlines() if "prefect" in line]
     assert [call[1] for call in calls if call[0] == "prefect"] == [
         "server",
@@ -422,6 +431,27 @@ def test_ui_leaves_a_port_alone_that_is_in_use(project):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"Port {port} is in use")
     assert "prefect server" not in project.notes.read_text()
+
+
+@one_shell
+def test_ui_says_that_it_runs_when_it_is_started_twice(project):
+    port = free_port()
+    first = project.start("ui", PREFECT_SERVER_API_PORT=port)
+    project.wait_for_note("worker start")
+    done = project("ui", PREFECT_SERVER_API_PORT=port)
+    assert done.returncode == 1
+    told = f"A Prefect server runs already: open http://127.0.0.1:{port}, or"
+    assert done.stderr.splitlines()[-1].startswith(told)
+    first.send_signal(signal.SIGTERM)
+    assert finished(first).returncode == 128 + signal.SIGTERM
+
+
+@one_shell
+def test_ui_shows_what_prefect_says_only_where_it_fails(project):
+    done = project("ui", PREFECT_SERVER_API_PORT=free_port(), STATUS_deploy="1")
+    assert done.returncode == 1
+    assert "Deployment 'retrain/weekly' successfully" in done.stderr
+    assert "`prefect deploy --all` failed." in done.stderr
 
 
 @one_shell
