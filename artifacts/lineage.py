@@ -1,6 +1,6 @@
 """Lineage: where an artifact came from, and for which code it counts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,15 +146,20 @@ def with_present_code(old: KeyComponents, rule: KeyRule) -> KeyComponents | None
     return new if keys.same_but_for_code(old, new) else None
 
 
-def descendants(digests: Iterable[str], *, without: Collection[str] = ()) -> list[Record]:
+def descendants(
+    digests: Iterable[str], *, without: Collection[str] = (), needed: bool = False
+) -> list[Record]:
     """Return the records of all that was made from these artifacts, directly or not.
 
     Args:
         digests: of the artifacts.
         without: steps that only look at an artifact, and whose results do not rest on it.
+        needed: leave out artifacts that were also made without these.
     """
     by_input: dict[str, list[Record]] = defaultdict(list)
+    others: Counter[str] = Counter()  # records of each artifact that are not found yet
     for record in records.everything():
+        others[record.artifact.digest] += 1
         if record.step not in without:
             for made_from in set(keys.inputs(record.components()).values()):
                 by_input[made_from].append(record)
@@ -164,5 +169,7 @@ def descendants(digests: Iterable[str], *, without: Collection[str] = ()) -> lis
         for record in by_input[waiting.pop()]:
             if record.key not in found:
                 found[record.key] = record
-                waiting.append(record.artifact.digest)
-    return list(found.values())
+                others[record.artifact.digest] -= 1
+                if not needed or not others[record.artifact.digest]:
+                    waiting.append(record.artifact.digest)
+    return [each for each in found.values() if not (needed and others[each.artifact.digest])]

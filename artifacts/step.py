@@ -106,7 +106,8 @@ def step(
     Args:
         kind: what its artifacts are: their folder in the cache.
         name: of the task; the function's name unless given.
-        ignored: arguments that change no result, such as a device.
+        ignored: arguments that change no result, such as a device. An audit passes them again, but
+            for those with a default.
         by_value: types whose values count, and the modules that define them therefore do not.
         group_by: the argument by whose value records are grouped, so that reasons compare like
             with like.
@@ -191,10 +192,18 @@ def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Call
 def _ignored(
     function: Callable[P, Artifact], rule: KeyRule, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments that are not in the key, as far as JSON can hold them."""
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return {n: v for n, v in bound.arguments.items() if n in rule.ignored and _is_plain(v)}
+    """Return the arguments that are not in the key, as far as JSON can hold them.
+
+    Those that have a default are left out: an audit computes the step with the default.
+    """
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    needed = {n for n, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
+    return {
+        n: v
+        for n, v in bound.arguments.items()
+        if n in rule.ignored and n in needed and _is_plain(v)
+    }
 
 
 def _is_plain(value: Any) -> bool:

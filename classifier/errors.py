@@ -13,13 +13,14 @@ class InputError(Exception):
 
 
 class BudgetSpentError(InputError):
-    """A training was stopped because it took too long."""
+    """A training was stopped because it took too long; `seconds`: how long."""
 
-    def __init__(self, epochs: float, planned: int) -> None:
+    def __init__(self, epochs: float, planned: int, seconds: float) -> None:
         super().__init__(
             f"The training time is spent after {epochs:.1f} of {planned} epochs: the next run with "
             "the same data and recipe goes on from there."
         )
+        self.seconds = seconds
 
 
 class ArgumentError(InputError):

@@ -105,14 +105,18 @@ def start_from_pretrained(network: nn.Module, folder: Path) -> list[str]:
         What was taken and what was not, in sentences.
 
     Raises:
-        InputError: the file is damaged, or nothing in it fits.
+        InputError: the file is damaged, or nothing in it fits, or a value is no finite number.
     """
     try:
         found = load_file(folder / "weights.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"The initial weights cannot be read ({error}).") from error
+        raise InputError(f"The initial weights are no safetensors file ({error}).") from error
     own = network.state_dict()
     taken = {n: v for n, v in found.items() if n in own and v.shape == own[n].shape}
+    for name, value in taken.items():
+        quantised = own[name].is_floating_point() and not value.is_floating_point()
+        if quantised or not value.to(own[name].dtype).isfinite().all():
+            raise InputError(f"Values of {name} in the initial weights are no finite numbers.")
     if not taken:
         raise InputError(
             "No layer of the network has the name and shape of one of the initial weights: it has "

@@ -12,7 +12,7 @@ from classifier import datasets, devices
 from classifier.errors import ArgumentError, InputError
 from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
-from registry import data
+from registry import data, log
 from reporting.report import open_run
 from tasks.announce import batch_came_in
 from tasks.base import check_size, last_base
@@ -57,6 +57,7 @@ def ingest(
     declared = datasets.load(dataset)
     names, size = declared.classes, size_of(image_size, declared)
     check_arguments(paths, batch)
+    log.events(dataset)  # can the log be read? before anything is fetched
     with open_run() as run:
         results = base_of(dataset, names, size)
         base = results["normalise"]
@@ -66,13 +67,13 @@ def ingest(
             taken = [take_in(dataset, [Path(path) for path in paths], batch, base)]
         else:
             taken, waiting = take_in_incoming(dataset, base)
+        for one in taken:
+            if one.batch is not None and one.is_new:
+                batch_came_in(dataset, one.batch)
         now = new_data(dataset, broken_too=True)
         rows = manifest(base, now.batches, now.patches, now.erased, dataset, names)
         results["manifest"] = rows
         results |= look(dataset, base, drift, place, names)
-        for one in taken:
-            if one.batch is not None and one.is_new:
-                batch_came_in(dataset, one.batch)
         found = report(run, dataset, taken, results, waiting)
     if paths and taken[0].batch is None:
         raise NothingGoodError(taken[0], found)

@@ -14,6 +14,7 @@ from flows.ingest import look
 from flows.names import DatasetName, RecipeName
 from flows.parameters import Device, ImageSize, RecipeFields, Seed, flow_run_name, resolve
 from flows.retraining import Retraining
+from registry import log
 from reporting.report import open_run
 from tasks import pace
 from tasks.check import Drift
@@ -69,7 +70,9 @@ def retrain(
     """
     check_rule(rule, threshold)
     plan = resolve(dataset, recipe, overrides, device, image_size=image_size)
-    with open_run() as run:
+    from_champion = start == "champion"
+    log.events(dataset)  # can the log be read? before anything is fetched
+    with open_run() as run, pace.alone(dataset):
         done = steps.published(plan)
         check_batches(dataset, done["normalise"])
         take_in_incoming(dataset, done["normalise"])
@@ -80,12 +83,14 @@ def retrain(
             about = plan.about | {"seed": seed, "outcome": "broken", "state": "Broken"}
             error.found = report(run, about, done)
             return Failed(name="Broken", message=str(error), data=error)
-        done |= steps.combined(plan, done["normalise"], new) | steps.pretrained(plan)
-        this = Retraining.of(run, plan, seed, grid, done, from_champion=start == "champion")
+        done |= steps.combined(plan, done["normalise"], new)
+        done |= {} if from_champion else steps.pretrained(plan)
+        this = Retraining.of(run, plan, seed, grid, done, from_champion=from_champion)
         if answer := known_answer(this.known, this.training, rule, threshold):
             return this.unchanged(*answer)
         check_parameters(dataset, plan.recipe, this.rows)
-        if wait := pace.waiting(limits, this.training, this.rows):
+        wait = None if this.is_trained else pace.waiting(limits, this.training, this.rows)
+        if wait:
             return this.unchanged(wait.why, state=wait.state)
         try:
             this.train(pace.max_seconds(limits, dataset))

@@ -8,6 +8,7 @@ from prefect.states import Completed
 from prefect.transactions import transaction
 
 from artifacts.artifact import Artifact
+from artifacts.forecast import forecasting
 from classifier import datasets
 from flows import steps
 from flows.parameters import Plan
@@ -79,6 +80,8 @@ class Retraining:
             initial,
             done.get("initial-weights"),
         )
+        if initial is not None and known.champion is not None:
+            components = champion.with_pretrained(components, known.champion)
         return cls(
             run=run,
             plan=plan,
@@ -95,13 +98,19 @@ class Retraining:
         """The manifest."""
         return self.done["manifest"]
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is cached: then it costs nothing, and is only judged."""
+        with forecasting() as forecast:
+            steps.trained(self.plan, self.seed, self.rows, self.initial, self._weights)
+        return forecast.steps[-1].outcome == "cached"
+
     def train(self, max_seconds: float | None) -> None:
         """Train, evaluate and plot, and count what the training costs, also where it fails.
 
         Raises:
             BudgetSpentError: the training stopped after `max_seconds`.
         """
-        weights = self.done.get("initial-weights")
         with pace.counting(self.training, self.rows, str(self.run.flow_run_id)) as counted:
             made = steps.fitted(
                 self.plan,
@@ -109,7 +118,7 @@ class Retraining:
                 self.grid,
                 self.rows,
                 self.initial,
-                weights,
+                self._weights,
                 max_seconds=max_seconds,
             )
             counted["train"] = made["train"]
@@ -164,12 +173,17 @@ class Retraining:
                 self.rows,
                 sets,
                 self.done["plot"],
+                self._weights,
                 summary,
                 why,
                 self.known.champion.number if self.known.champion else None,
                 self.run.id,
             )
             return self._end("promoted", "Promoted", why, challenged)
+
+    @property
+    def _weights(self) -> Artifact | None:
+        return self.done.get("initial-weights")
 
     @property
     def _asked(self) -> dict[str, Any]:

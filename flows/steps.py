@@ -35,6 +35,31 @@ def pretrained(plan: Plan) -> Results:
     return {"initial-weights": initial_weights(plan.dataset, weights.sha256)}
 
 
+def trained(
+    plan: Plan,
+    seed: int,
+    rows: Artifact,
+    initial: Artifact | None = None,
+    weights: Artifact | None = None,
+    *,
+    max_seconds: float | None = None,
+) -> Artifact:
+    """Train on the rows of a manifest; arguments and errors as `fitted`."""
+    model: Artifact = train(
+        rows,
+        parts_of(rows),
+        plan.dataset,
+        plan.recipe,
+        seed,
+        plan.device,
+        plan.classes,
+        initial,
+        weights,
+        max_seconds,
+    )
+    return model
+
+
 def fitted(
     plan: Plan,
     seed: int,
@@ -61,19 +86,8 @@ def fitted(
     Raises:
         BudgetSpentError: the training stopped after `max_seconds`.
     """
+    model = trained(plan, seed, rows, initial, weights, max_seconds=max_seconds)
     parts = parts_of(rows)
-    model = train(
-        rows,
-        parts,
-        plan.dataset,
-        plan.recipe,
-        seed,
-        plan.device,
-        plan.classes,
-        initial,
-        weights,
-        max_seconds,
-    )
     scores = scored(plan, model, rows, has_recent=has_recent)
     pictures = plot(rows, parts, model, scores["evaluate"], grid, plan.classes)
     return {"train": model, "evaluate": scores.pop("evaluate"), "plot": pictures, **scores}

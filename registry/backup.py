@@ -76,7 +76,7 @@ def back_up(file: Path) -> Backup:
             raise InputError(f"There is nothing to back up: {layout.log()} has no event.")
         with lock("store"):
             try:
-                with temporary.open("wb") as opened:
+                with open(temporary, "wb", opener=_private) as opened:
                     made = _write(_Tar(opened))
                     os.fsync(opened.fileno())
                 temporary.replace(file)
@@ -86,7 +86,8 @@ def back_up(file: Path) -> Backup:
 
 
 def _check_place(file: Path) -> None:
-    if file.resolve().is_relative_to(layout.root()):
+    inside = (layout.root(), layout.store().resolve())
+    if any(file.resolve().is_relative_to(folder) for folder in inside):
         raise ArgumentError(
             f"{file} lies in the data folder, and would be lost with it: choose a file elsewhere."
         )
@@ -94,6 +95,11 @@ def _check_place(file: Path) -> None:
         raise ArgumentError(f"{file}: there is no folder {file.parent}. Create it first.")
     if os.path.lexists(file):
         raise ArgumentError(f"{file} is there already: choose another name, or remove it.")
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that its owner alone may read: a backup holds every picture of the store."""
+    return os.open(path, flags, 0o600)
 
 
 class _Tar:
@@ -234,7 +240,11 @@ def check(
         InputError: a pointer is missing or fits no event, or a champion is not whole.
     """
     champions = {}
-    for dataset in sorted({event.dataset for event in events}):
+    known = sorted({event.dataset for event in events})
+    for dataset, at in pointers.items():
+        if at is not None and dataset not in known:
+            raise InputError(f"There is a champion of {dataset}, and no event about it.")
+    for dataset in known:
         about = [event for event in events if event.dataset == dataset]
         models.check_pointer(about, dataset, there=dataset in pointers)
         champion = models.fold(about, pointers.get(dataset), dataset).champion

@@ -34,7 +34,7 @@ def read(store: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = str(error)
     else:
-        if type(number) is int:
+        if type(number) is int and number > 0:
             return number
         why = f"its number is {number!r}"
     raise InputError(

@@ -9,7 +9,7 @@ holds now follows from the events in their order, so it is never stored beside t
 import json
 import os
 import re
-import threading
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +69,8 @@ def append(kind: str, dataset: str, **about: Any) -> Event:
             formats.write(layout.store())
         formats.check()
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{os.getpid()}-{threading.get_ident()}.tmp"
+        # A name of its own: that of a killed process may be a link to its event.
+        temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
         temporary.write_text(text + "\n", encoding="utf-8")
         try:
             number = last() + 1

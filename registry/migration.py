@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from artifacts import layout
+from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import lock
 from registry import formats, log
@@ -17,10 +18,10 @@ def migrate() -> int:
     """Bring the store of this root to the present format, and return how many files changed.
 
     Raises:
-        InputError: the store is newer or damaged, or cannot be written.
+        InputError: there is no store, it is newer or damaged, or cannot be written.
     """
     if not layout.store().is_dir():
-        return 0
+        raise InputError(f"There is no store in {layout.root()}: choose another root with --data.")
     with explain_write_errors(layout.root()), lock("store"):
         return migrate_folder(layout.store())
 

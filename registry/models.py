@@ -21,6 +21,17 @@ CHAMPION, FORMER, REFUSED, BLOCKED = "champion", "former", "refused", "blocked"
 KEPT = ("card", "export", "manifest")  # beside the model of a promotion
 _SAID = ("model", "previous", "forced", "summary", "train_key", "why")
 _CHAIN = ("promote", "rollback")
+_JUDGED = ("challenger", "champion", "judged_against", "train_key", "asked", "test_sets", "changed")
+#: What the events of each kind say; other kinds are read elsewhere.
+_NEEDED = {
+    "promote": (*KEPT, *_SAID),
+    "rollback": (*KEPT, *_SAID, "left"),
+    "look": (*_JUDGED, "verdict", "summary"),
+    "block": ("model", "why"),
+    "freeze": ("why",),
+    "thaw": ("why",),
+}
+_OBJECTS = ("summary", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +182,7 @@ def fold(events: Sequence[Event], at: Pointer | None, dataset: str) -> Models:
     history = _chain(events, at, dataset)
     completed = {one.number for one in history}
     for event in events:
+        _check_event(event)
         match event.kind:
             case "block":
                 blocked[event.about["model"]] = event.about["why"]
@@ -208,19 +220,21 @@ def _chain(events: Sequence[Event], at: Pointer | None, dataset: str) -> tuple[P
                 about=event.about,
             )
         )
-        _check_event(event)
         number = event.about["previous"]
     return tuple(reversed(found))
 
 
 def _check_event(event: Event) -> None:
-    missing = [name for name in (*KEPT, *_SAID) if name not in event.about]
+    missing = [name for name in _NEEDED.get(event.kind, ()) if name not in event.about]
+    texts = [name for name in _OBJECTS if not isinstance(event.about.get(name, {}), Mapping)]
     try:
         has_zone = datetime.fromisoformat(event.at).tzinfo is not None
     except ValueError:
         has_zone = False
-    if missing or not has_zone:
-        what = f"it has no {missing[0]}" if missing else f"its time is {event.at!r}"
+    if missing or texts or not has_zone:
+        what = f"its time is {event.at!r}"
+        if missing or texts:
+            what = f"it has no {missing[0]}" if missing else f"its {texts[0]} is no object"
         raise InputError(
             f"Event {event.number} of the log is damaged ({what}): restore it from a backup."
         )

@@ -72,8 +72,9 @@ def restore(file: Path) -> Restored:
             try:
                 migrated = migration.migrate_folder(store)
                 champions = _check(store)
-            except InputError as error:
-                raise InputError(f"{file} cannot be restored. {error}") from error
+            except (InputError, *_MALFORMED) as error:
+                said = str(error).replace(f"{place}/", "").replace("a backup", "another backup")
+                raise InputError(f"{file} cannot be restored. {said}") from error
             store.rename(layout.store())
         finally:
             shutil.rmtree(place, ignore_errors=True)

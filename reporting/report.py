@@ -151,13 +151,14 @@ def _limit_cache(limit: int) -> None:
     except InputError as error:  # the run itself is done
         log.warning("The cache was not kept to its limit: %s", error)
         return
-    if gone:
-        freed = sum(entry.size for entry in gone) / 1e6
-        log.info(
-            "Cache limit exceeded: removed %d least recently used artifacts, %.1f MB",
-            len(gone),
-            freed,
-        )
+    orphans = [entry for entry in gone if entry.orphaned]
+    others = [entry for entry in gone if not entry.orphaned]
+    for entries, sentence in (
+        (orphans, "Removed %d artifacts that no step uses any more, %.1f MB"),
+        (others, "Cache limit exceeded: removed %d least recently used artifacts, %.1f MB"),
+    ):
+        if entries:
+            log.info(sentence, len(entries), sum(entry.size for entry in entries) / 1e6)
 
 
 def _show_in_ui(

@@ -1,6 +1,7 @@
 """The champion, as the flows use it: its artifacts, what made it, and whether it is a bar."""
 
 from collections.abc import Collection
+from statistics import fmean
 
 from artifacts import artifact, keys, layout
 from artifacts.artifact import Artifact, find_damage
@@ -11,11 +12,10 @@ from registry import data, models
 from registry.models import Models, Promotion
 from tasks.commands import dataset_option
 
-#: Name of each metric in the summary of a run.
-METRICS = {"accuracy": "test_accuracy", "macro-recall": "macro_recall"}
 COMPONENTS = "components.json"  # of a card: what the model was made of
 #: Argument of `train` that does not count when a training is asked whether it was judged.
 INITIAL = ("initial", "input initial")
+PRETRAINED = "input pretrained"  # component: the initial weights that a dataset declares
 
 
 def intact(name: str) -> Artifact:
@@ -44,6 +44,12 @@ def train_key(found: KeyComponents, dataset: str) -> str:
     return keys.key_of({n: v for n, v in found.items() if n not in INITIAL}, dataset)
 
 
+def with_pretrained(found: KeyComponents, promotion: Promotion) -> KeyComponents:
+    """Return the components of a training that starts from a champion, with its initial weights."""
+    weights = components(promotion).get(PRETRAINED)
+    return found if weights is None else found | {PRETRAINED: weights}
+
+
 def changed(old: KeyComponents, new: KeyComponents) -> set[str]:
     """Return what changed from one training to another: recipe, data, code, packages, seed."""
     found = set()
@@ -51,7 +57,7 @@ def changed(old: KeyComponents, new: KeyComponents) -> set[str]:
     for name in (before.keys() | after.keys()) - set(INITIAL):
         if before.get(name) != after.get(name):
             found.add("seed" if name == "seed" else "recipe")
-    if keys.inputs(old).get("pretrained") != keys.inputs(new).get("pretrained"):
+    if old.get(PRETRAINED) != new.get(PRETRAINED):
         found.add("recipe")
     if keys.inputs(old).get("manifest") != keys.inputs(new).get("manifest"):
         found.add("data")
@@ -127,10 +133,24 @@ def bar(dataset: str, known: Models) -> Promotion | None:
 
 def best_clean(dataset: str, known: Models) -> Promotion | None:
     """Return the best champion so far that rests on no retracted batch and is not blocked."""
-    metric = METRICS[datasets.load(dataset).metric]
     usable = (one for one in known.history if one.model not in known.blocked)
     found = [one for one in usable if clean(dataset, one)]
-    return max(found, key=lambda one: float(one.about["summary"].get(metric, 0.0)), default=None)
+    return max(found, key=lambda one: score(dataset, one), default=None)
+
+
+def score(dataset: str, promotion: Promotion) -> float:
+    """Return the dataset's metric of a champion on the official test, as of its promotion.
+
+    Raises:
+        InputError: its card is missing or damaged.
+    """
+    summary = promotion.about["summary"]
+    if datasets.load(dataset).metric == "accuracy":
+        return float(summary["test_accuracy"])
+    if "macro_recall" in summary:
+        return float(summary["macro_recall"])
+    card = intact(str(promotion.about["card"])).read_json("card.json")  # of an older version
+    return fmean(row["recall"] for row in card["per_class"] if row["support"])
 
 
 def check_shape(name: str, manifest: Artifact, dataset: str) -> None:

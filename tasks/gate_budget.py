@@ -3,10 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from classifier import datasets
 from registry import models
 from tasks import champion
-from tasks.judge import kept_rows, looks_of
+from tasks.looks import kept_rows, looks_of
 from tasks.test_sets import rows_in
 
 
@@ -38,7 +37,7 @@ def budget(dataset: str) -> dict[str, Any]:
         scale = ledger.detectable_gain(number, 1) / ledger.detectable_gain(then, 1)
         gain = float(last.verdict["detectable_gain"]) * scale
     summary = known.champion.about["summary"]
-    score = summary[champion.METRICS[datasets.load(dataset).metric]]
+    score = champion.score(dataset, known.champion)
     errors = round((1 - score) * summary["test_rows"])  # with macro recall, rows of mean weight
     return {
         "dataset": dataset,

@@ -94,7 +94,7 @@ def _used(steps: list[dict[str, Any]], names: list[str]) -> bool:
 
 def resting_on(batch: Batch) -> list[str]:
     """Return the names of all artifacts that were made from the batch, models first."""
-    made = lineage.descendants((batch.digest, *batch.former), without=LOOKING)
+    made = lineage.descendants((batch.digest, *batch.former), without=LOOKING, needed=True)
     names = {record.artifact.name for record in made}
     return sorted(names, key=lambda name: (not name.startswith("models/"), name))
 

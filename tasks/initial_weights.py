@@ -1,6 +1,7 @@
 """Initial weights: what a dataset declares that trainings start from."""
 
-from artifacts.artifact import Artifact
+from artifacts import files, inventory, layout
+from artifacts.artifact import Artifact, find_damage
 from artifacts.step import draft
 from classifier import datasets
 from classifier.errors import InputError
@@ -8,9 +9,11 @@ from reporting import progress
 from tasks.download import may_pass
 from tasks.step import step
 
+KIND = "weights"
+
 
 @step(
-    kind="weights",
+    kind=KIND,
     name="initial-weights",
     ignored=("dataset",),
     unavailable=(InputError,),
@@ -33,6 +36,21 @@ def initial_weights(dataset: str, sha256: str) -> Artifact:
     declared = datasets.load(dataset).initial_weights
     if declared is None or declared.sha256 != sha256:
         raise InputError(f"{dataset} declares other initial weights now: start the run again.")
+    if kept := _kept(sha256):
+        return kept
     with draft() as new, progress.bar("initial weights", in_bytes=True) as advance:
         weights.fetch(declared, new.folder, root=datasets.PROJECT, progress=advance)
     return new.artifact
+
+
+def _kept(sha256: str) -> Artifact | None:
+    """Return the weights if a champion rests on them, so that they are in the store."""
+    from classifier.sources.weights import FILE
+
+    for found in inventory.permanent():
+        place = layout.permanent() / found.name
+        if found.kind != KIND or find_damage(found, folder=place) is not None:
+            continue
+        if files.sha256(place / FILE) == sha256:
+            return found
+    return None

@@ -14,9 +14,9 @@ from artifacts.keys import KeyComponents
 from artifacts.locks import lock
 from classifier import datasets
 from registry import log, models
-from registry.log import Event
 from registry.models import Models, Promotion
 from tasks import champion
+from tasks.looks import asked, asked_in, kept_rows, looks_of, sets_of
 from tasks.terms import Term
 from tasks.test_sets import TestSet, keep_rows, rows_in
 
@@ -65,20 +65,14 @@ def known_answer(
         if model in known.blocked:
             return f"Its model is blocked: {known.blocked[model]}.", summary
         against = known.champion.model if known.champion else None
-        asked = _asked(training.dataset, rule, threshold)
-        if look.about["judged_against"] != against or look.about["asked"] != asked:
+        wanted = asked(training.dataset, rule, threshold)
+        if look.about["judged_against"] != against or asked_in(look) != wanted:
             continue
         if not look.about["verdict"]["promote"]:
             return "Its model was refused against this champion already.", summary
         if known.champion and look.number < known.champion.number:
             return "Its model was replaced by hand since.", summary
     return None
-
-
-def _asked(dataset: str, rule: Rule, threshold: float | None) -> list[Any]:
-    """Return what a verdict rests on beside models and rows: rule and terms of the dataset."""
-    declared = datasets.load(dataset)
-    return [rule, threshold, declared.metric, declared.max_latency_ratio]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,32 +134,6 @@ def _current_ledger(
     return ledger.current_ledger(looks_of(known), datetime.now(UTC), today, kept)
 
 
-def kept_rows(known: Models) -> dict[str, str]:
-    """Return the name of the artifact with the rows of each test set of the looks."""
-    return {one["test_set"]: one["rows"] for look in known.looks for one in look.about["test_sets"]}
-
-
-def looks_of(known: Models) -> list["Look"]:
-    """Return the logged verdicts as the ledger takes them."""
-    from classifier.evaluation.ledger import Look
-
-    return [
-        Look(
-            at=at,
-            rule=look.about["verdict"]["rule"],
-            challenger=models.model_of(look),
-            champion=look.about["champion"],
-            test_sets=_sets_of(look),
-            verdict=look.about["verdict"],
-        )
-        for look, at in zip(known.looks, models.running_times(known.looks), strict=True)
-    ]
-
-
-def _sets_of(look: Event) -> frozenset[str]:
-    return frozenset(one["test_set"] for one in look.about["test_sets"])
-
-
 def _anchor(dataset: str, known: Models, name: str | None) -> Promotion | None:
     found = known.promotion_of(name) if name else None
     if found is None or champion.clean(dataset, found):
@@ -207,15 +175,15 @@ def judge(
         known = models.current(training.dataset)
         champ = against.champion
         name = champ.model if champ else None
-        asked = _asked(training.dataset, rule, threshold)
+        wanted = asked(training.dataset, rule, threshold)
         question = (model.name, name, frozenset(one.digest for one in sets))
         for earlier in known.looks:
             same = (
                 models.model_of(earlier),
                 earlier.about["champion"],
-                _sets_of(earlier),
+                sets_of(earlier),
             ) == question
-            if same and earlier.about["asked"] == asked:
+            if same and asked_in(earlier) == wanted:
                 return {**earlier.about["verdict"], "changed": earlier.about["changed"]}
         look = _next_look(known, sets, against.rows)
         found, changed = _verdict(training, manifest, sets, against, look, rule, threshold, names)
@@ -227,7 +195,7 @@ def judge(
             champion=name,
             judged_against=known.champion.model if known.champion else None,
             train_key=training.key,
-            asked=asked,
+            asked=wanted,
             test_sets=[
                 {"test_set": one.digest, "rows": against.rows[one.digest], "name": one.name}
                 for one in sets

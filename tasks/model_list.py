@@ -6,6 +6,7 @@ from typing import Any
 
 from artifacts import keys, layout, records
 from artifacts.artifact import find_damage
+from artifacts.errors import InputError
 from artifacts.keys import KeyComponents
 from registry import models
 from registry.models import Models, Promotion
@@ -22,8 +23,19 @@ def listed(dataset: str) -> list[dict[str, Any]]:
     for one in known.history:
         verdict = found.get(one.model, {}).get("verdict")
         found.pop(one.model, None)  # so that the order is that of the last event
-        found[one.model] = _line(known, one.model, one.at, one.about["summary"], verdict)
+        found[one.model] = _line(known, one.model, one.at, one.about["summary"], verdict) | {
+            "why": known.blocked.get(one.model) or _said(one)
+        }
     return list(reversed(found.values()))
+
+
+def frozen(dataset: str) -> str | None:
+    """Return why nothing is promoted at present; None when promotion is open."""
+    return models.current(dataset).frozen
+
+
+def _said(one: Promotion) -> str:
+    return f"{'forced: ' if one.about['forced'] else ''}{one.about['why']}"
 
 
 def _line(
@@ -71,6 +83,9 @@ def show(dataset: str, name: str | None, at: datetime | None) -> dict[str, Any]:
     """
     known = models.current(dataset)
     one = known.champion if at is None else known.live_at(at)
+    if name is None and one is None and at is not None and known.history:
+        first = known.history[0].at
+        raise InputError(f"{dataset} had no champion then: the first came on {first}.")
     if name is None and one is None:
         raise champion.no_champion(dataset)
     model = known.find(name) if name is not None else str(one and one.model)

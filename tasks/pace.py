@@ -8,18 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from prefect.logging import get_run_logger
+
 from artifacts import keys
 from artifacts.artifact import Artifact
+from artifacts.locks import lock
 from artifacts.outcomes import outcomes
+from classifier.errors import BudgetSpentError
 from classifier.training.recipe import check_fields
-from registry import log
+from registry import data, log
 from registry.log import Event
+from tasks import champion
 from tasks.judge import Training
 from tasks.settings import setting
 
 TRAIN = "train"  # kind of the events
 SPENT = "BudgetSpent"  # name of the state of a run
 WEEK = timedelta(days=7)
+MOST = 1_000_000  # of any limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +33,20 @@ class Pace:
     """When a training is due, and what it may cost; 0 sets no limit."""
 
     min_new_rows: int = setting(
-        0, "Least new rows since the last training, if no more changed", ge=0
+        0, "Least new rows since the last training, if nothing else changed", ge=0, le=MOST
     )
-    min_interval: float = setting(0.0, "Least hours between two trainings", ge=0)
+    min_interval: float = setting(0.0, "Least hours between two trainings", ge=0, le=MOST)
     max_train_minutes: float = setting(
-        0.0, "Minutes after which a training stops, to go on in the next run", ge=0
+        0.0,
+        "Minutes after which a training stops, to go on in the next run; 0 is no limit",
+        ge=0,
+        le=MOST,
     )
     max_train_minutes_a_week: float = setting(
-        0.0, "Minutes that the trainings of seven days may take together", ge=0
+        0.0,
+        "Minutes that the trainings of seven days may take together; 0 is no limit",
+        ge=0,
+        le=MOST,
     )
 
     def __post_init__(self) -> None:
@@ -52,13 +64,26 @@ class Waiting:
 def waiting(pace: Pace, training: Training, manifest: Artifact) -> Waiting | None:
     """Return why a training is not due; None if it is.
 
-    Data that was taken away or corrected, another recipe, code or package: none of them waits for
-    new rows.
+    Data that was taken away or corrected, another class, recipe, code or package: none of them
+    waits for new rows. A training that was stopped or failed is none that others wait for.
     """
     events = _trainings(training.dataset)
-    if not events:
-        return None
-    last, now = events[-1], datetime.now(UTC)
+    finished = [event for event in events if event.about["finished"]]
+    now = datetime.now(UTC)
+    if finished and (found := _too_early(pace, finished[-1], training, manifest, now)):
+        return found
+    if pace.max_train_minutes_a_week and not _left(pace, events, now):
+        return Waiting(
+            state=SPENT,
+            why=f"The trainings of seven days took {_spent(events, now) / 60:.1f} minutes, and "
+            f"{pace.max_train_minutes_a_week:g} is the limit.",
+        )
+    return None
+
+
+def _too_early(
+    pace: Pace, last: Event, training: Training, manifest: Artifact, now: datetime
+) -> Waiting | None:
     ago = now - datetime.fromisoformat(last.at)
     if timedelta(0) <= ago < timedelta(hours=pace.min_interval):
         return Waiting(
@@ -73,12 +98,6 @@ def waiting(pace: Pace, training: Training, manifest: Artifact) -> Waiting | Non
             why=f"{rows:,} rows are new since the last training, and {pace.min_new_rows:,} are "
             "needed.",
         )
-    if pace.max_train_minutes_a_week and not _left(pace, events, now):
-        return Waiting(
-            state=SPENT,
-            why=f"The trainings of seven days took {_spent(events, now) / 60:.1f} minutes, and "
-            f"{pace.max_train_minutes_a_week:g} is the limit.",
-        )
     return None
 
 
@@ -91,33 +110,51 @@ def max_seconds(pace: Pace, dataset: str) -> float | None:
 
 
 @contextmanager
+def alone(dataset: str) -> Iterator[None]:
+    """Let one retraining of a dataset run at a time: what it found holds until it ends."""
+    held, said = lock(f"retrain/{dataset}"), get_run_logger()
+    held.acquire(f"retrain of {dataset}", lambda who: said.info("retrain: waiting for %s", who))
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextmanager
 def counting(
     training: Training, manifest: Artifact, flow_run: str
 ) -> Iterator[dict[str, Artifact]]:
     """Write the training of the block into the log: what it is made of, and how long it took.
 
-    The block puts the model in as `train`. Without it, it failed, and all its time counts; a model
-    that was cached costs nothing.
+    The block puts the model in as `train`. Without it, it failed, and all its time counts. A model
+    that was cached costs nothing, and is no training.
     """
     made: dict[str, Artifact] = {}
     started = time.monotonic()
     try:
         yield made
+    except BudgetSpentError as error:
+        _write(training, manifest, error.seconds, finished=False)
+        raise
+    except BaseException:
+        if "train" not in made:
+            _write(training, manifest, time.monotonic() - started, finished=False)
+        raise
     finally:
-        seconds = time.monotonic() - started
         for outcome in outcomes(made, flow_run):
-            seconds = outcome.seconds if outcome.outcome == "ran" else 0.0
-        _write(training, manifest, seconds)
+            if outcome.outcome == "ran":
+                _write(training, manifest, outcome.seconds, finished=True)
 
 
-def _write(training: Training, manifest: Artifact, seconds: float) -> None:
+def _write(training: Training, manifest: Artifact, seconds: float, *, finished: bool) -> None:
     log.append(
         TRAIN,
         training.dataset,
         train_key=training.key,
-        but_for_data=_but_for_data(training),
+        but_for_data=_but_for_data(training, manifest),
         parts=_parts(manifest),
         seconds=round(seconds, 3),
+        finished=finished,
     )
 
 
@@ -126,8 +163,9 @@ def _trainings(dataset: str) -> list[Event]:
 
 
 def _spent(events: list[Event], now: datetime) -> float:
-    recent = (one for one in events if now - datetime.fromisoformat(one.at) < WEEK)
-    return sum(float(one.about["seconds"]) for one in recent)
+    """Return the seconds of the last seven days; a time that is still to come is none of them."""
+    ago = ((event, now - datetime.fromisoformat(event.at)) for event in events)
+    return sum(float(one.about["seconds"]) for one, past in ago if timedelta(0) <= past < WEEK)
 
 
 def _left(pace: Pace, events: list[Event], now: datetime) -> float:
@@ -136,22 +174,30 @@ def _left(pace: Pace, events: list[Event], now: datetime) -> float:
 
 def _only_new_rows(last: Event, training: Training, manifest: Artifact) -> int | None:
     """Return the rows that are new since a training; None where more than that changed."""
-    before, now = set(last.about["parts"]), _parts(manifest)
-    if last.about["but_for_data"] != _but_for_data(training) or not before <= set(now):
+    before, now = last.about["parts"], _parts(manifest)
+    same = last.about["but_for_data"] == _but_for_data(training, manifest)
+    if not same or not before.keys() <= now.keys():
         return None
     return sum(rows for part, rows in now.items() if part not in before)
 
 
-def _but_for_data(training: Training) -> str:
-    """Return a digest of everything but the rows that a training is made of."""
-    data_in = ("input manifest", "input parts")  # the arguments of `train`
-    rest = {n: v for n, v in training.components.items() if not n.startswith(data_in)}
+def _but_for_data(training: Training, manifest: Artifact) -> str:
+    """Return a digest of everything but the rows that came in: code, recipe, classes, decisions."""
+    apart = ("input manifest", "input parts", *champion.INITIAL)  # arguments of `train`
+    rest = {n: v for n, v in training.components.items() if not n.startswith(apart)}
+    about, decided = manifest.read_json("manifest.json"), data.current(training.dataset)
+    rest["classes"], rest["shape"] = about["classes"], about["shape"]
+    rest["decided"] = [list(decided.patches), sorted(decided.erased)]
     return keys.key_of(rest, training.dataset)
 
 
 def _parts(manifest: Artifact) -> dict[str, int]:
-    """Return how many rows count in each part of a manifest, by a digest of what it says of it."""
-    parts = manifest.read_json("manifest.json")["parts"]
-    texts = (json.dumps(part, sort_keys=True) for part in parts)
-    digests = (hashlib.sha256(text.encode()).hexdigest() for text in texts)
-    return {digest: part["rows"] for digest, part in zip(digests, parts, strict=True)}
+    """Return how many rows count in each part of a manifest, by what it holds.
+
+    A row that is left out because a newer one is near it makes no other part of it.
+    """
+    found = {}
+    for part in manifest.read_json("manifest.json")["parts"]:
+        text = json.dumps({n: v for n, v in part.items() if n not in {"rows", "skip"}})
+        found[hashlib.sha256(text.encode()).hexdigest()] = part["rows"]
+    return found

@@ -29,6 +29,7 @@ def promote(
     manifest: Artifact,
     sets: list[TestSet],
     pictures: Artifact | None,
+    weights: Artifact | None,
     summary: Mapping[str, Any],
     why: Sequence[str],
     expected: int | None,
@@ -45,6 +46,7 @@ def promote(
         manifest: on which it was trained.
         sets: the test sets with its evaluations.
         pictures: what `plot` drew of it.
+        weights: the initial ones that the dataset declares.
         summary: figures of the run.
         why: sentences of the verdict.
         expected: number of the promotion that counted when it was judged.
@@ -55,7 +57,7 @@ def promote(
         InputError: the data root cannot be written.
     """
     card = model_card.write(training, model, manifest, sets, pictures, summary, why)
-    for each in (manifest, export, model):
+    for each in (manifest, export, model, *([weights] if weights else [])):
         artifact.keep(each)
     event = decisions.promote(
         training.dataset,

@@ -6,6 +6,7 @@ from typing import Any
 from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
+from classifier import datasets
 from registry import data
 from reporting.report import Run
 
@@ -45,6 +46,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
     summary = {
         **about,
         "device": model.metadata["device"],
+        "metric": datasets.load(about["dataset"]).metric,
         "test_accuracy": metrics["test_accuracy"],
         "macro_recall": _macro_recall(metrics["per_class"]),
         "errors": metrics["errors"],

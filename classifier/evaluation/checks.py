@@ -1,5 +1,6 @@
 """Checks: what a challenger must show, each as a pass or failure and the sentence that says so."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -91,7 +92,7 @@ def few_negative_flips(one: Scored, classes: int) -> Check:
     most = MOST_NEGATIVE_FLIPS[one.name]
     return found.negative_flips / found.rows <= most, (
         f"The {one.name} test: {found.negative_flips} of {found.rows} rows are newly wrong, against"
-        f" {most:.1%} at most."
+        f" {math.floor(most * found.rows)} at most."
     )
 
 
@@ -106,6 +107,21 @@ def keeps_classes(one: Scored, known: int, classes: Sequence[str]) -> Check:
         if is_worse and of_class.difference < -MOST_CLASS_LOSS
     ]
     what = f"these classes lose too much: {', '.join(lost)}" if lost else "no class loses too much"
+    return not lost, f"The {one.name} test: {what}."
+
+
+def keeps_half(one: Scored, known: int, classes: Sequence[str]) -> Check:
+    """Find classes, of any number of rows, that lose over half of the rows that were right.
+
+    With macro recall a class counts however few its rows are, and too few to say more.
+    """
+    every = comparison.compare_classes(*one.shared_with(one.champion, known))
+    lost = [
+        classes[label]
+        for label, found in every.items()
+        if 2 * (found.negative_flips - found.positive_flips) > found.rows - found.errors
+    ]
+    what = f"over half is lost of: {', '.join(lost)}" if lost else "no class loses half of its rows"
     return not lost, f"The {one.name} test: {what}."
 
 

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 ONE_SIDED = 0.05  # tail of a bound that decides
 TWO_SIDED = 0.025  # tail at either end of an interval that is shown
-RESAMPLES = 10_000
+RESAMPLES, AT_ONCE = 10_000, 500  # so that memory stays small with many kinds of groups
 PARTS, SECTIONINGS = 64, 10  # divide an interval of at most 2 to less than 2e-18
 
 
@@ -264,9 +264,12 @@ def resampled_interval(
     if count == 1:  # which says nothing of the spread between groups
         return -1.0, 1.0
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(count, counts / count, size=RESAMPLES).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        means = np.nanmean((drawn @ net) / (drawn @ rows), axis=1)
+    means = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, AT_ONCE):
+        drawn = random.multinomial(count, counts / count, size=AT_ONCE).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            shares = (drawn @ net) / (drawn @ rows)
+        means[start : start + AT_ONCE] = np.nanmean(shares, axis=1)
     level = norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(tail, count - 1))
     low, high = np.quantile(means, [level, 1 - level]).tolist()
     return low, high

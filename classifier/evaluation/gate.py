@@ -134,11 +134,13 @@ def verdict(
             found += checks.not_worse(one, metric, known, anchor_classes or known)
         found += [checks.few_negative_flips(one, known), checks.keeps_classes(one, known, classes)]
     if metric == "macro-recall":
+        found += [checks.keeps_half(one, known, classes) for one in sets]
         found.append(checks.clears_floor(*_scored(metric, *sets)))
     every = [official] if recent is None else [official, recent]
     found += [checks.learns(every, number, classes) for number in range(known, len(classes))]
     flips = pooled.whole.flips
-    found.append((flips > 0, f"{flips} rows flip; a tie keeps the champion."))
+    tie = "No row flips, and a tie keeps the champion."
+    found.append((flips > 0, f"{flips} rows flip." if flips else tie))
     return Verdict(
         promote=_passed(found),
         rule=rule,

@@ -36,9 +36,10 @@ class Look:
     verdict: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def question(self) -> tuple[str, str | None, frozenset[str]]:
+    def question(self) -> tuple[str, str | None, frozenset[str], str]:
         """What was asked; the same question is not asked twice."""
-        return self.challenger, self.champion, self.test_sets
+        metric = str(self.verdict.get("metric", "accuracy"))
+        return self.challenger, self.champion, self.test_sets, metric
 
 
 def look_again(looks: Sequence[Look], question: tuple[Any, ...]) -> Look | None:

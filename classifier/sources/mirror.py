@@ -23,6 +23,9 @@ from classifier.sources.answers import (
     unpack,
 )
 
+#: Header by which a server sends a file as it is, and not gzipped a second time.
+AS_IT_IS = {"Accept-Encoding": "identity"}
+
 
 def from_mirror(source: Mirror, folder: Path, progress: Progress) -> None:
     """Fetch the four gzipped files of a web folder.
@@ -32,9 +35,8 @@ def from_mirror(source: Mirror, folder: Path, progress: Progress) -> None:
         InputError: a file is not a whole IDX file.
     """
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    identity = {"Accept-Encoding": "identity"}  # not gzipped a second time
     done = 0
-    with httpx.Client(timeout=timeout, headers=identity, follow_redirects=True) as client:
+    with httpx.Client(timeout=timeout, headers=AS_IT_IS, follow_redirects=True) as client:
         for name, official in OFFICIAL_NAMES.items():
             packed = folder / f"{official}.gz"
             for size in download(client, f"{source.url}/{packed.name}", packed):

@@ -8,7 +8,7 @@ import httpx
 from classifier.errors import InputError
 from classifier.sources import Weights, local
 from classifier.sources.answers import CONNECT_SECONDS, READ_SECONDS, Progress, SourceFailed
-from classifier.sources.mirror import download
+from classifier.sources.mirror import AS_IT_IS, download
 
 FILE = "weights.safetensors"
 
@@ -38,7 +38,7 @@ def fetch(weights: Weights, folder: Path, *, root: Path, progress: Progress) -> 
         if weights.source.startswith(("http://", "https://")):
             timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
             done = 0
-            with httpx.Client(timeout=timeout, follow_redirects=True) as client:
+            with httpx.Client(timeout=timeout, headers=AS_IT_IS, follow_redirects=True) as client:
                 for size in download(client, weights.source, path):
                     done += size
                     progress(done, None)

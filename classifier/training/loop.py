@@ -76,8 +76,11 @@ def fit(
     state.restore(checkpoint)
     captured = captures and device.type == "cuda"
     train_step = CudaGraphStep(state) if captured else state.train_step
-    reported = time.monotonic()
-    deadline = math.inf if max_seconds is None else reported + max_seconds
+    reported = started = time.monotonic()
+
+    def check_time() -> None:
+        if max_seconds is not None:
+            _check_time(time.monotonic() - started, max_seconds, state, checkpoint, epochs)
 
     with state.global_generators():
         for epoch in range(state.step // steps_per_epoch, epochs):
@@ -91,12 +94,12 @@ def fit(
                 if time.monotonic() - reported > progress_interval:
                     state.check_loss(epoch)
                     on_progress(state.step / steps_per_epoch)
-                    _check_time(deadline, state, checkpoint, epochs)
+                    check_time()
                     reported = time.monotonic()
             state.end_epoch(total, validation)
             on_epoch(state.history)
             on_progress(epoch + 1)
-            _check_time(deadline, state, checkpoint, epochs)
+            check_time()
             if checkpoint and (checkpoint.due() or epoch + 1 == epochs):
                 state.save(checkpoint)
     state.finish()
@@ -105,13 +108,17 @@ def fit(
 
 
 def _check_time(
-    deadline: float, state: TrainState, checkpoint: Checkpoint | None, epochs: int
+    seconds: float,
+    limit: float,
+    state: TrainState,
+    checkpoint: Checkpoint | None,
+    epochs: int,
 ) -> None:
-    """Stop a training that is not at its end by the deadline, with a checkpoint."""
-    if state.step < state.steps and time.monotonic() > deadline:
+    """Stop a training that is over its limit and not at its end, with a checkpoint."""
+    if state.step < state.steps and seconds > limit:
         if checkpoint:
             state.save(checkpoint)
-        raise BudgetSpentError(epochs * state.step / state.steps, epochs)
+        raise BudgetSpentError(epochs * state.step / state.steps, epochs, seconds)
 
 
 def planned_epochs(recipe: Recipe, rows: int) -> int:

@@ -1,14 +1,9 @@
 """The commands that look after the cache: ./run cache COMMAND. They need no server."""
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -18,6 +13,7 @@ from artifacts import inventory, layout, pruning, runs
 from artifacts import lineage as lineages
 from artifacts.lineage import Lineage
 from flows.cli.answer import Answer, short, size
+from flows.cli.signals import ended_by_term
 from registry import data
 
 MADE = ("at", "seconds", "device", "source", "flow_run")  # what `lineage` prints of an artifact
@@ -166,7 +162,7 @@ def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] =
 
     from flows.cli import server
 
-    with server.choose(), _ended_by_term():
+    with server.choose(), ended_by_term():
         found = list(audits.audit(_rules(), sample=sample, server=PREFECT_API_URL.value()))
     rows = [asdict(finding) for finding in found if finding.outcome != "skipped"]
     different = [row for row in rows if row["outcome"] == "different"]
@@ -179,20 +175,6 @@ def audit(*, sample: Annotated[int | None, Parameter(validator=Number(gte=1))] =
     text = "\n".join(line.rstrip() for line in lines)
     answer = {"audited": rows, "different": different}
     return Answer(answer, text, code=1 if different else 0, warnings=empty)
-
-
-@contextmanager
-def _ended_by_term() -> Iterator[None]:
-    """Leave the block at TERM as at Ctrl-C, so that it clears up."""
-
-    def leave(number: int, _: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tree(origin: Lineage, indent: str, seen: set[str]) -> list[str]:

@@ -23,12 +23,12 @@ def budget(*, dataset: DatasetName = "mnist") -> Answer:
     found = gate_budget.budget(dataset)
     lines = [
         ("since", found["since"] or "no look yet"),
-        ("verdicts", f"{found['verdicts']}, of which {found['looks_used']} spent alpha"),
-        ("next alpha", f"{found['next_alpha']:.2g}"),
+        ("looks", f"{found['looks_used']} of {found['verdicts']} verdicts"),
+        ("next level", f"{found['next_alpha']:.2g}"),
     ]
     if found["detectable_gain"] is not None:
         gain, errors = found["detectable_gain"], found["champion_errors"]
-        lines.append(("gain", f"{gain:.0f} rows can be found; the champion has {errors} errors"))
+        lines.append(("least gain", f"{gain:.0f} rows; the champion has {errors} errors"))
         lines.append(("new rows", "are due" if found["new_rows_due"] else "are not due"))
     return Answer(found, "\n".join(f"{name:<10} {text}" for name, text in lines))
 

@@ -35,6 +35,8 @@ def list_(*, dataset: DatasetName = "mnist", verify: bool = False) -> Answer:
     ]
     head = f"{'model':<16} {'status':<9} {'official':>8} {'recent':>8}  {'at, UTC':<16}  why"
     text = "\n".join([head, *lines]) if rows else "No model was judged or promoted yet."
+    if frozen := model_list.frozen(dataset):
+        text += f"\nPromotion is frozen: {frozen}."
     if not verify:
         return Answer(rows, text)
     damaged = model_list.verified(dataset)

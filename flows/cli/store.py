@@ -6,6 +6,7 @@ from cyclopts import App
 
 from artifacts import layout
 from flows.cli.answer import Answer, short, size
+from flows.cli.signals import ended_by_term
 from registry import backup as backups
 from registry import data, formats, migration, restoring
 
@@ -31,7 +32,8 @@ def backup(file: Path, /) -> Answer:
     Args:
         file: The tar file, outside the data folder
     """
-    made = backups.back_up(file)
+    with ended_by_term():
+        made = backups.back_up(file)
     problems = data.problems()
     found = {"backup": str(file), "files": made.files, "size": made.size}
     said = [f"{name} was being written: it is left out." for name in made.left_out]
@@ -50,7 +52,8 @@ def restore(file: Path, /) -> Answer:
     Args:
         file: The tar file
     """
-    made = restoring.restore(file)
+    with ended_by_term():
+        made = restoring.restore(file)
     found = {
         "store": str(layout.store()),
         "files": made.files,

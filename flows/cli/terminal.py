@@ -50,8 +50,8 @@ def print_summary(result: dict[str, Any], *, ui: bool) -> None:
 def print_retrain(result: dict[str, Any], *, ui: bool) -> None:
     """Print the closing lines of a retrain flow; `ui`: whether there is one to look at."""
     lines = [("outcome", result["outcome"])]
+    lines += [("", sentence) for sentence in result.get("why", ())]
     if "test_accuracy" in result:
-        lines += [("", sentence) for sentence in result["why"]]
         lines += _scores(result)
         lines.append(("champion", short(result["champion"] or "none")))
     _write([*lines, *_report(result, ui=ui)])
@@ -62,6 +62,8 @@ def _scores(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("accuracy", f"{result['test_accuracy']:.4f}"),
         ("errors", f"{result['errors']:,} of {result['test_rows']:,} test images"),
     ]
+    if result.get("metric") == "macro-recall":
+        lines.insert(0, ("recall", f"{result['macro_recall']:.4f}, the mean over the classes"))
     if "recent_accuracy" in result:
         accuracy, rows = result["recent_accuracy"], result["recent_rows"]
         lines.append(("recent", f"{accuracy:.4f} of {rows:,} recent test images"))
@@ -109,7 +111,7 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
         command = data_command("show", broken[0], result["dataset"]).strip("`")
         lines.append(("next", f"{command}, then retract or accept it"))
     elif result["accepted"]:
-        lines.append(("next", f"./run train{dataset_option(result['dataset'])}"))
+        lines.append(("next", f"./run retrain{dataset_option(result['dataset'])}"))
     _write(lines)
 
 

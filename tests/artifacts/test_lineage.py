@@ -183,3 +183,20 @@ def test_what_lost_its_components_is_not_adopted_and_hinders_no_other(tmp_path, 
     records.components_path(key).unlink()
     after = project(tmp_path / "project", draw="import random\nN = 2\n")
     assert [row["artifact"] for row in lineage.adopt(after)] == [kept.name]
+
+
+def test_what_was_made_without_an_artifact_too_does_not_need_it():
+    old, new = make("numbers", "old"), make("numbers", "new")
+    same = make("squares", "same", numbers=old)
+    assert make("squares", "same", numbers=new) == same
+    own = make("squares", "own", numbers=new)
+    shared = make("sums", "shared", squares=same)
+    last = make("sums", "last", squares=own)
+
+    def found(**options):
+        return {record.artifact.name for record in lineage.descendants([new.digest], **options)}
+
+    assert found() == {same.name, own.name, shared.name, last.name}
+    assert found(needed=True) == {own.name, last.name}
+    both = lineage.descendants([old.digest, new.digest], needed=True)
+    assert {record.artifact.name for record in both} == found()

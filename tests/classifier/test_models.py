@@ -106,5 +106,28 @@ def test_initial_weights_of_which_nothing_fits_are_an_error_that_names_both(tmp_
 def test_initial_weights_that_are_no_safetensors_are_an_error(tmp_path):
     folder = pretrained(tmp_path / "w", nn.Linear(2, 2))
     (folder / "weights.safetensors").write_bytes(b"PK a pickle")
-    with pytest.raises(InputError, match="initial weights cannot be read"):
+    with pytest.raises(InputError, match="initial weights are no safetensors file"):
         models.start_from_pretrained(networks.build("post", (8, 8), 3, {}, 0), folder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda v: v * float("nan"), lambda v: v.double() * 1e300, lambda v: (v * 100).to(torch.uint8)],
+    ids=["nan", "overflow", "quantised"],
+)
+def test_initial_weights_that_are_no_finite_numbers_are_refused(tmp_path, wrong):
+    network = networks.build("post", (8, 8), 3, {}, 0)
+    spoilt = {name: value.clone() for name, value in network.state_dict().items()}
+    spoilt["weight_1"] = wrong(spoilt["weight_1"])
+    (tmp_path / "weights.safetensors").write_bytes(serialised(spoilt))
+    with pytest.raises(InputError, match="Values of weight_1 in the initial weights"):
+        models.start_from_pretrained(network, tmp_path)
+
+
+def test_counters_in_initial_weights_are_taken_as_they_are(tmp_path):
+    """As `num_batches_tracked` of a batch norm."""
+    trained = nn.BatchNorm1d(3)
+    trained.num_batches_tracked.fill_(7)
+    network = nn.BatchNorm1d(3)
+    models.start_from_pretrained(network, pretrained(tmp_path / "w", trained))
+    assert network.num_batches_tracked == 7

@@ -250,6 +250,24 @@ def test_a_batch_that_a_killed_run_left_unchecked_is_checked_by_the_next_ingest(
     assert checks().count(unchecked) == 1
 
 
+def test_a_batch_is_announced_once_also_where_the_look_at_it_fails(root, tmp_path, monkeypatch):
+    from flows import ingest
+
+    announced = []
+    monkeypatch.setattr(ingest, "batch_came_in", lambda *about: announced.append(about))
+
+    def fails(*_):
+        raise OSError("no disk")
+
+    folder = pictures.as_folders(tmp_path / "third", *pictures.new(230, 235))
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "look", fails)
+        assert root("ingest", folder, "--dataset", "folder").code == 1
+    root.ingest(folder)
+    ((dataset, batch),) = announced
+    assert (dataset, batch.name) == ("folder", "third")
+
+
 # Kills, and two at once.
 
 

@@ -8,7 +8,7 @@ import pytest
 from classifier.errors import ArgumentError
 from tasks.pace import Pace
 from tests.flows import pictures
-from tests.flows.test_retrain import TEST, TRAIN, Root, digits, new, source  # noqa: F401
+from tests.flows.test_retrain import QUICK, Root, new, source  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,8 @@ def test_batches_of_a_row_wait_until_they_are_enough_and_are_one_training(root):
 def test_new_rows_wait_but_another_recipe_and_a_retraction_do_not(root):
     root.retrain()
     root.add("good", *new(0, 20))
+    told = root("retrain", "--dataset", "folder", *QUICK, "--min-new-rows", "1000")
+    assert "outcome    unchanged\n           20 rows are new since the last" in told.out
     waits = root.retrain("--min-new-rows", "1000")
     assert (waits["outcome"], waits["state"]) == ("unchanged", "TooFewRows")
     assert "are new since the last training" in waits["why"][0]
@@ -88,7 +90,7 @@ def test_a_training_stops_when_its_time_is_spent_and_goes_on_in_the_next_run(roo
     there = (root.folder / "cache" / "checkpoints").rglob("*")
     (checkpoint,) = (path for path in there if path.is_file())
     first = checkpoint.stat().st_mtime_ns
-    retrain("--max-train-minutes", "0.01")
+    retrain("--max-train-minutes", "0.01", "--min-new-rows", "1000", "--min-interval", "1000")
     assert checkpoint.stat().st_mtime_ns > first
     assert [about["seconds"] > 0 for about in trainings(root)] == [True, True]
     assert retrain()["state"] == "Promoted"
@@ -106,11 +108,24 @@ def test_a_week_has_a_budget(root):
     assert root.retrain("--max-train-minutes-a-week", "60")["state"] in {"Promoted", "Refused"}
 
 
-def test_what_train_computed_costs_nothing(root):
-    root.train(epochs=100)
+def test_what_is_trained_already_costs_nothing_and_waits_for_nothing(root):
     root.retrain()
-    root.train()
-    assert len(trainings(root)) == 1
+    root.add("good", *new(0, 20))
+    root.models("freeze", "--why", "holidays")
+    assert root.retrain()["outcome"] == "refused"
+    root.models("thaw", "--why", "back")
+    late = (
+        "--min-new-rows",
+        "1000",
+        "--min-interval",
+        "1000",
+        "--max-train-minutes-a-week",
+        "1e-9",
+    )
+    done = root.retrain(*late)
+    assert done["steps"]["train"] == "cached"
+    assert done["outcome"] == "promoted"
+    assert len(trainings(root)) == 2
 
 
 @pytest.mark.parametrize("wrong", [{"min_new_rows": -1}, {"max_train_minutes": float("nan")}])

@@ -353,3 +353,17 @@ def test_a_damaged_store_is_a_sentence_and_nothing_stays(root, file, damage, sai
     with pytest.raises(InputError, match=said):
         backup.back_up(file)
     assert list(file.parent.iterdir()) == []
+
+
+def test_its_owner_alone_may_read_it(root, file):
+    promote("a")
+    backup.back_up(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_store_that_is_a_link_holds_no_backup_of_itself(root, tmp_path):
+    promote("a")
+    (root / "store").rename(tmp_path / "moved")
+    (root / "store").symlink_to(tmp_path / "moved")
+    with pytest.raises(ArgumentError, match="lies in the data folder"):
+        backup.back_up(tmp_path / "moved" / "monday.tar")

@@ -190,6 +190,14 @@ def test_an_event_that_is_gone_is_an_error_that_names_the_file(folder):
         log.events("toys")
 
 
+def test_an_event_stays_whose_writer_was_killed_before_it_cleared_up(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        log.append("first", "toys")
+    log.append("second", "toys")
+    assert [event.kind for event in log.events("toys")] == ["first", "second"]
+
+
 def test_a_data_root_that_cannot_be_written_is_named(root):
     root.parent.mkdir(exist_ok=True)
     root.write_text("a file where the folder should be")

@@ -107,7 +107,8 @@ def test_a_damaged_event_is_no_older_one(old):
 
 
 def test_without_a_store_there_is_nothing_to_migrate(root):
-    assert migration.migrate() == 0
+    with pytest.raises(InputError, match="There is no store in"):
+        migration.migrate()
     assert not root.exists()
     (root / "store" / "incoming").mkdir(parents=True)
     assert migration.migrate() == 0

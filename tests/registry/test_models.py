@@ -40,8 +40,10 @@ def rollback(model, left, previous):
 
 
 def look(model, champion=None, key="k"):
-    about = {"challenger": model, "champion": champion, "judged_against": champion}
-    return "look", about | {"train_key": key, "verdict": {"promote": False}, "summary": {}}
+    about = {"challenger": model, "champion": champion}
+    about |= {"train_key": key, "verdict": {"promote": False}, "summary": {}}
+    about |= {"asked": ["auto", None], "test_sets": [], "changed": []}
+    return "look", {"judged_against": champion} | about
 
 
 def fold(*pairs, at):
@@ -259,3 +261,15 @@ def test_decisions_need_a_reason(root):
     with pytest.raises(ArgumentError, match="say why"):
         decisions.decide("freeze", "toys", " ")
     assert log.events("toys") == []
+
+
+@pytest.mark.parametrize("event", [look(A), promote(A), ("block", {"model": A, "why": "x"})])
+def test_an_event_that_lost_a_field_is_named_and_so_is_one_that_is_of_another_form(event):
+    kind, about = event
+    for name in about:
+        less = {n: v for n, v in about.items() if n != name}
+        with pytest.raises(InputError, match=f"Event 1 of the log is damaged .it has no {name}"):
+            fold((kind, less), at=None)
+    if "summary" in about:
+        with pytest.raises(InputError, match="its summary is no object"):
+            fold((kind, about | {"summary": "x"}), at=None)

@@ -263,3 +263,28 @@ def test_a_restore_that_is_killed_at_any_moment_leaves_no_store_or_a_whole_one(
         verified()
         assert not layout.restoring().exists()
     assert 0 < stores < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("store/log/000003.json", '{"format": 2, "kind": "block", "dataset": "toys", "at": "x"}'),
+        ("store/log/000003.json", "[]"),
+        (
+            "store/registry/other/champion.json",
+            f'{{"format": 1, "event": 2, "model": "{CHAMPION}"}}',
+        ),
+    ],
+)
+def test_a_store_that_could_not_be_read_afterwards_is_refused_in_a_sentence(
+    root, whole, tmp_path, name, content
+):
+    edited = content_of(whole) | {name: content.encode()}
+    refused(write_backup(tmp_path / "edited.tar", edited), "cannot be restored")
+
+
+def test_an_event_without_what_its_kind_says_is_a_sentence(root, whole, tmp_path):
+    event = {"format": 2, "kind": "block", "dataset": "toys", "at": "2026-01-01T00:00:00Z"}
+    text = json.dumps(event | {"about": {}})
+    edited = content_of(whole) | {"store/log/000003.json": text.encode()}
+    refused(write_backup(tmp_path / "edited.tar", edited), "cannot be restored")

@@ -156,7 +156,7 @@ def test_the_anchors_errors_set_the_margin_of_both_comparisons():
 def test_at_most_half_a_percent_of_the_official_rows_turn_wrong(negative, promoted):
     found = judged(scored(errors=70, positive=60, negative=negative))
     assert found.promote == promoted
-    assert promoted or "51 of 10000 rows are newly wrong, against 0.5% at most" in found.why[0]
+    assert promoted or "51 of 10000 rows are newly wrong, against 50 at most" in found.why[0]
 
 
 @pytest.mark.parametrize(("negative", "promoted"), [(10, True), (11, False)])
@@ -427,6 +427,30 @@ def test_a_gain_of_the_rare_class_passes_by_macro_recall(rule, options):
     by_accuracy = judged(official, rule="better", classes=("cat", "dog"))
     assert not by_accuracy.promote
     assert (by_accuracy.metric, by_accuracy.difference) == ("accuracy", pytest.approx(-0.001))
+
+
+@pytest.mark.parametrize("few", [1, 2, 5, 20])
+@pytest.mark.parametrize(("rule", "options"), RULES)
+def test_a_small_class_that_is_lost_is_refused_by_name_and_one_that_stays_is_not(
+    few, rule, options
+):
+    """Too few rows for the class rule, and for the interval of the whole to see it."""
+    labels = np.repeat([0, 1, 2], [1_000, 1_000, few]).astype(np.uint8)
+    before = labels.copy()
+    before[:60] = 1
+    now = before.copy()
+    now[:40] = 0
+    three, macro = ("cat", "dog", "emu"), {"metric": "macro-recall"}
+
+    def judge(answers):
+        official = Scored(name="official", labels=labels, challenger=answers, champion=before)
+        return judged(official, rule=rule, classes=three, **options, **macro)
+
+    lost = np.where(labels == 2, 0, now).astype(np.uint8)
+    assert not judge(lost).promote
+    assert "The official test: over half is lost of: emu." in judge(lost).why
+    if rule != "better":  # which sees too little of so small a class
+        assert judge(now).promote
 
 
 def test_gains_of_a_large_class_do_not_outweigh_a_small_one_of_which_no_row_flips():

@@ -1,5 +1,6 @@
 """Initial weights: one file from a folder or the web, verified, or a sentence."""
 
+import gzip
 import hashlib
 
 import pytest
@@ -57,3 +58,14 @@ def test_an_answer_that_may_pass_is_told_from_one_that_does_not(web, tmp_path, c
 def test_nobody_who_answers_is_an_error(tmp_path):
     with pytest.raises(WeightsFailed, match="cannot be used"):
         fetched(f"{closed_address()}/w", tmp_path)
+
+
+def test_a_server_that_would_compress_the_file_is_told_not_to(web, tmp_path):
+    def answer(handler):
+        packed = "gzip" in handler.headers.get("Accept-Encoding", "")
+        content = gzip.compress(CONTENT) if packed else CONTENT
+        encoding = {"Content_Encoding": "gzip"} if packed else {}
+        body(content, **encoding)(handler)
+
+    web.answers["/w"] = answer
+    assert fetched(f"{web.url}/w", tmp_path)[0] == CONTENT

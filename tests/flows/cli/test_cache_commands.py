@@ -194,12 +194,12 @@ def test_every_step_of_the_project_can_be_audited():
 
 
 def test_an_audit_that_term_ends_clears_up(tmp_path):
-    from flows.cli.cache import _ended_by_term
+    from flows.cli.signals import ended_by_term
 
     before = signal.getsignal(signal.SIGTERM)
     with (
         pytest.raises(SystemExit) as caught,
-        _ended_by_term(),
+        ended_by_term(),
         tempfile.TemporaryDirectory(dir=tmp_path),
     ):
         signal.raise_signal(signal.SIGTERM)
