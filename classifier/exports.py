@@ -95,8 +95,8 @@ def load(folder: Path) -> nn.Module:
 def latency_ratio(now: Path, before: Path) -> float:
     """Return how much longer an export takes for one image than another one, on this CPU.
 
-    They run in turn, first one first and then the other, so that what slows the machine slows both;
-    the ratio is that of the medians.
+    They take turns, and so does which of them begins, so that what slows the machine slows both.
+    The ratio is that of the medians.
 
     Args:
         now: folder of the first export.

@@ -69,17 +69,9 @@ class Retraining:
         if known.champion is not None:
             champion.check_shape(known.champion.model, rows, plan.dataset)
         initial = champion.to_start_from(plan.dataset, known) if from_champion else None
-        components = train.key_components(
-            rows,
-            parts_of(rows),
-            plan.dataset,
-            plan.recipe,
-            seed,
-            plan.device,
-            plan.classes,
-            initial,
-            done.get("initial-weights"),
-        )
+        weights = done.get("initial-weights")
+        asked = steps.train_arguments(plan, seed, rows, initial, weights)
+        components = train.key_components(*asked)
         if initial is not None and known.champion is not None:
             components = champion.with_pretrained(components, known.champion)
         return cls(

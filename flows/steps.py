@@ -1,5 +1,7 @@
 """The steps that flows have in common, each with the results that it needs."""
 
+from typing import Any
+
 from artifacts.artifact import Artifact
 from flows.parameters import Plan
 from tasks.download import asked_at, download, local_digest
@@ -35,6 +37,23 @@ def pretrained(plan: Plan) -> Results:
     return {"initial-weights": initial_weights(plan.dataset, weights.sha256)}
 
 
+def train_arguments(
+    plan: Plan, seed: int, rows: Artifact, initial: Artifact | None, weights: Artifact | None
+) -> tuple[Any, ...]:
+    """Return the arguments of `train` that decide what it gives."""
+    return (
+        rows,
+        parts_of(rows),
+        plan.dataset,
+        plan.recipe,
+        seed,
+        plan.device,
+        plan.classes,
+        initial,
+        weights,
+    )
+
+
 def trained(
     plan: Plan,
     seed: int,
@@ -45,18 +64,8 @@ def trained(
     max_seconds: float | None = None,
 ) -> Artifact:
     """Train on the rows of a manifest; arguments and errors as `fitted`."""
-    model: Artifact = train(
-        rows,
-        parts_of(rows),
-        plan.dataset,
-        plan.recipe,
-        seed,
-        plan.device,
-        plan.classes,
-        initial,
-        weights,
-        max_seconds,
-    )
+    asked = train_arguments(plan, seed, rows, initial, weights)
+    model: Artifact = train(*asked, max_seconds)
     return model
 
 
