@@ -103,6 +103,7 @@ def story(tmp_path_factory, source, server):
         told.unforced = root("models", "promote", bad, "--why", "x", "--dataset", "folder")
         told.forced = root.models("promote", bad, "--why", "a demonstration", "--force")
         told.after_force = root.status()
+        told.listed_after_force = root.models("list")
         told.rollback = root.models("rollback", "--why", "it reads nothing")
         told.after_rollback = root.status()
         told.next = root.retrain()
@@ -180,6 +181,8 @@ def test_a_refused_model_is_promoted_by_force_alone_and_the_log_says_so(story):
     (event,) = [e for e in story.events if e["kind"] == "promote" and e["about"]["forced"]]
     assert event["about"]["why"] == "a demonstration"
     assert event["about"]["who"]
+    (why,) = (row["why"] for row in story.listed_after_force if row["status"] == "champion")
+    assert why == "forced: a demonstration"
 
 
 def test_a_rollback_goes_to_the_champion_of_before_and_blocks_what_it_leaves(story):

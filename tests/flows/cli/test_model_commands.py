@@ -193,3 +193,22 @@ def test_retrain_takes_its_options_on_the_command_line(root):
     assert "--from" in done.out
     assert "--threshold" in done.out
     assert QUICK
+
+
+def test_a_time_before_the_first_champion_is_told_from_there_being_none(root):
+    done = root("models", "show", "--at", "2020-01-01", "--dataset", "folder")
+    assert done.code == 1
+    assert "folder had no champion then: the first came on 20" in done.err
+
+
+def test_a_list_says_why_the_champion_is_one_and_that_promotion_is_frozen(root):
+    try:
+        root.models("freeze", "--why", "holidays")
+        listed = root("models", "list", "--dataset", "folder").out
+    finally:
+        root.models("thaw", "--why", "back")
+    assert listed.endswith("Promotion is frozen: holidays.\n")
+    (line,) = (line for line in listed.splitlines() if " champion " in line)
+    assert len(line) < 130
+    assert "The official test: " in line
+    assert "frozen" not in root("models", "list", "--dataset", "folder").out
