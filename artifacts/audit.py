@@ -99,7 +99,9 @@ def _compute(
             for name, value in os.environ.items()
             if name in {*KEPT, *rule.environment} or name.startswith("PREFECT_")
         }
-        environment["PYTHONPATH"] = os.pathsep.join([str(rule.rule.root), str(_PARENT)])
+        installed = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # libraries, as packages are
+        parents = [str(rule.rule.root), str(_PARENT), *filter(None, installed)]
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, parents))
         environment["RETRAIN_DATA"] = str(Path(folder, "data"))
         environment |= {"PREFECT_API_URL": server} if server else {}
         environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -157,6 +159,7 @@ def _answer(asked: dict[str, Any]) -> tuple[OutcomeName, str | None]:
     A step whose own code fails here depends on something that is not here. That Prefect does not
     answer, or that the disk or memory is full, says nothing of the step.
     """
+    importlib.import_module("prefect")  # if it is not there, this process fails, not the step
     try:
         return _compared(asked)
     except Exception as error:  # noqa: BLE001 - of whatever the step's code raises

@@ -73,17 +73,26 @@ class CudaGraphStep:
             images, labels = images.clone(), labels.clone()
         self.captured = MicroBatch(images, labels, part.step_rows, ends_step=True)
         graph = torch.cuda.CUDAGraph()
+        device = self.state.device
+        index = torch.cuda.current_device() if device.index is None else device.index
+        drawing = [self.state.augmentation, torch.cuda.default_generators[index]]
         graph.register_generator_state(self.state.augmentation)
-        torch.cuda.synchronize(self.state.device)
+        torch.cuda.synchronize(device)
+        before = [generator.clone_state() for generator in drawing]
         try:
             with (
-                torch.cuda.device(self.state.device),
+                torch.cuda.device(device),
                 torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 self.state.forward_backward(self.captured)
-            self.graph = graph
+        except BaseException:  # torch leaves its generators waiting for the end of the capture
+            for generator, state in zip(drawing, before, strict=True):
+                generator.graphsafe_set_state(state)
+            self.state.optimiser.zero_grad()  # which no kernel has filled
+            raise
         finally:
             self.state.step = step
+        self.graph = graph
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:

@@ -28,6 +28,9 @@ from artifacts.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "http://127.0.0.1:4200"  # where `prefect server start` listens
+#: The temporary servers, whose standard input must stay open. Without a reference it is closed when
+#: the garbage collector finds the process in a cycle, such as that of an exception's traceback.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 @contextmanager
@@ -107,6 +110,7 @@ def _start_temporary() -> str:
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C in the terminal is for us alone
     )
+    _started.append(process)
     _wait_for(address := f"http://127.0.0.1:{port}/api", process)
     return address
 

@@ -181,6 +181,15 @@ def test_a_step_that_fails_in_a_clean_process_is_a_difference(toys):
     assert "it cannot be computed again: FileNotFoundError" in finding.why
 
 
+def test_a_process_without_prefect_says_nothing_of_the_step(toys, tmp_path, monkeypatch):
+    shadow = write(tmp_path / "shadow", {"prefect.py": "raise ImportError('not here')\n"})
+    monkeypatch.setenv("PYTHONPATH", str(shadow))  # which the process keeps
+    finding = toys.audit("draw")["draw"]
+    assert finding.outcome == "skipped"
+    assert "its process failed: ImportError: not here" in finding.why
+    assert "draw" in steps_there()
+
+
 def test_what_cannot_be_equal_goes_by_the_rule_of_its_step(toys):
     (toys.folder / "aside.txt").write_text("2.5")
     finding = toys.audit("measure")["measure"]

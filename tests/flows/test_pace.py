@@ -80,8 +80,8 @@ def test_a_training_stops_when_its_time_is_spent_and_goes_on_in_the_next_run(roo
     monkeypatch.setattr(loop, "PROGRESS_INTERVAL", 0.0)
 
     def retrain(*options):
-        quick = ("--recipe", "post", "--learning-rate", "0.3", "--epochs", "4000")
-        return root.json("retrain", *quick, *options)
+        slow = ("--learning-rate", "0.3", "--epochs", "4000", "--device", "cpu")
+        return root.json("retrain", "--recipe", "post", *slow, *options)
 
     stopped = retrain("--max-train-minutes", "0.01")
     assert (stopped["outcome"], stopped["state"]) == ("unchanged", "BudgetSpent")

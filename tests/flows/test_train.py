@@ -21,7 +21,7 @@ def test_the_first_run_runs_every_step(root):
     assert result["dataset"] == "folder"
     assert result["recipe"] == "post"
     assert result["seed"] == 0
-    assert result["device"] in {"cpu", "cuda:0", "mps:0"}
+    assert result["device"] in {"cpu", "cuda", "mps"}
     assert 0 <= result["test_accuracy"] <= 1
     assert result["train_seconds"] > 0
     assert (root / result["model"] / "weights.safetensors").is_file()
@@ -147,16 +147,13 @@ def test_limit_takes_the_first_rows(root):
 
 @pytest.mark.slow
 def test_a_second_run_loads_neither_torch_nor_numpy(project):
-    assert (
-        project(
-            "train", "--dataset", "folder", "--recipe", "post", "--epochs", "2", "--json"
-        ).returncode
-        == 0
-    )
+    """Unless `auto` has to look for a GPU."""
+    asked = "train --dataset folder --recipe post --epochs 2 --device cpu --json"
+    assert project(*asked.split()).returncode == 0
     (project.folder / "watched.py").write_text(
         "import sys\n"
         "from flows.cli.app import main\n"
-        "code = main('train --dataset folder --recipe post --epochs 2 --json'.split())\n"
+        f"code = main({asked!r}.split())\n"
         "heavy = {'torch', 'sklearn', 'numpy'}\n"
         "sys.stderr.write(f'loaded: {sorted(heavy & set(sys.modules))}')\n"
         "sys.exit(code)\n"

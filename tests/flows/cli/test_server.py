@@ -1,9 +1,12 @@
 """Which Prefect server a run reports to: the configured one, a local one that fits, or its own."""
 
+import gc
 import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -144,6 +147,31 @@ def test_without_any_server_a_temporary_one_comes_and_goes_with_the_run(tmp_path
     while listens((host, int(port))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not listens((host, int(port)))
+
+
+def test_the_temporary_server_outlives_a_collection_of_garbage(tmp_path, monkeypatch):
+    """A traceback may hold its process in a cycle, with which its standard input would close."""
+    from flows.cli import server
+
+    start, ended = subprocess.Popen, tmp_path / "ended"
+    stand_in = f"import sys, pathlib; sys.stdin.read(); pathlib.Path({str(ended)!r}).touch()"
+
+    def in_cycle(address, process):
+        cycle = [process]
+        cycle.append(cycle)
+
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda _, **how: start([sys.executable, "-c", stand_in], **how)
+    )
+    monkeypatch.setattr(server, "_wait_for", in_cycle)
+    server._start_temporary()
+    gc.collect()
+    time.sleep(2)
+    assert not ended.exists()
+    process = server._started.pop()
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert ended.exists()
 
 
 def test_no_proxy_is_asked_for_this_machine(monkeypatch):
