@@ -220,7 +220,8 @@ def everything(within: str = "") -> Iterator[Record]:
 def reason(key: str, components: KeyComponents) -> str | None:
     """Say why there is no record under the key although the step ran before; None if it never did.
 
-    The key is compared with the record of the same step and group that was used last.
+    The key is compared with the record of the same step and group that was used last; where none
+    is left, the one evicted last says why.
     """
     if components_path(key).exists():
         return str(components_of(key).get("evicted", "its record is missing"))
@@ -228,11 +229,25 @@ def reason(key: str, components: KeyComponents) -> str | None:
     for other in sorted(all_keys(place), key=_last_used, reverse=True):
         if old := components_of(other):
             return keys.shorten(keys.differences(old, components)) or None
+    return _last_eviction(place)
+
+
+def _last_eviction(place: str) -> str | None:
+    """Say why the record of this step and group that was evicted last was."""
+    noted = (layout.records() / place).glob("*.components.json")
+    for file in sorted(noted, key=_changed, reverse=True):
+        key = f"{place}/{file.name.removesuffix('.components.json')}"
+        if why := components_of(key).get("evicted"):
+            return str(why)
     return None
 
 
 def _last_used(key: str) -> float:
+    return _changed(path_of(key))
+
+
+def _changed(file: Path) -> float:
     try:
-        return path_of(key).stat().st_mtime
+        return file.stat().st_mtime
     except OSError:
         return 0.0

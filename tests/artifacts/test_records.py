@@ -257,6 +257,18 @@ def test_the_reason_is_the_difference_from_the_record_that_was_used_last():
     assert records.reason("add/toy/" + "0" * 64, components) is None
 
 
+def test_where_no_record_is_left_the_reason_is_why_the_last_one_was_evicted():
+    for seed, age in ((1, 3), (2, 1), (3, 2)):
+        make("numbers", str(seed), days=1, seed=seed)
+        (key,) = records.all_keys()
+        components = records.components_of(key)
+        records.evict(key, f"an audit found fault {seed}")
+        os.utime(records.components_path(key), (NOW - age * DAY,) * 2)
+    place = key.rpartition("/")[0]
+    assert records.reason(f"{place}/" + "0" * 64, components) == "an audit found fault 2"
+    assert records.reason("draw/other/" + "0" * 64, components) is None
+
+
 def test_an_outcome_of_a_record_says_what_the_record_says(numbers, key):
     outcome = Outcome.of(records.read(key).artifact, cached=True)
     assert str(outcome).split() == ["draw", "cached", str(numbers)]
