@@ -6,7 +6,6 @@ so that such a worker cannot be ended politely.
 
 import http.client
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -19,7 +18,6 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST, PORT = "127.0.0.1", "PREFECT_SERVER_API_PORT"
-DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 #: Seconds that a process gets to end by itself: together less than the ten that supervisors allow.
 GRACE_SECONDS = 4.0
 START_SECONDS = 120
@@ -49,10 +47,9 @@ def main() -> None:
         say("Starting a Prefect server; Ctrl-C ends everything")
         processes.append(start("server", "start"))
         wait_for_server(processes[0], port)
-        prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
-        deployed = prefect("deploy", "--all")
+        deployed = deploy()
         processes.append(start("worker", "start", "--pool", "local"))
-        say(f"deployed   {', '.join(re.findall(DEPLOYED, deployed))}")
+        say(deployed)
         say(f"data       {os.environ.get('RETRAIN_DATA') or ROOT / 'data'}")
         say("worker     runs them in this folder, scheduled or by hand")
         say(f"open       {address}")
@@ -85,15 +82,14 @@ def start(*arguments: str) -> Process:
     return subprocess.Popen(command(*arguments), cwd=ROOT, stdout=quiet, start_new_session=True)
 
 
-def prefect(*arguments: str) -> str:
-    """Run Prefect to its end, and return what it says; where it fails, that is shown."""
-    done = subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def deploy() -> str:
+    """Run `./run deploy`, and return what it says; where it fails, that is shown."""
+    command = [sys.executable, "-m", "flows", "deploy"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         say(done.stdout + done.stderr)
-        fail(f"`prefect {' '.join(arguments)}` failed.")
-    return done.stdout
+        fail("`./run deploy` failed.")
+    return done.stdout.rstrip("\n")
 
 
 def wait_for_server(server: Process, port: int) -> None:

@@ -49,6 +49,21 @@ status = os.environ.get("STATUS_" + NAME, "0")
 sys.exit(int(status))
 """
 
+#: The same for flows, and notes a `deploy`, which scripts/ui.py asks for.
+FLOWS = (
+    """
+import os, sys
+from pathlib import Path
+if sys.argv[1:] == ["deploy"]:
+    with Path(os.environ["NOTES"]).open("a") as notes:
+        notes.write(f"flows deploy {os.getpid()}\\n")
+    print("deployed   train/on-demand, retrain/weekly")
+    print("alarms     go to the block alarms: Slack Webhook")
+    sys.exit(int(os.environ.get("STATUS_deploy", "0")))
+"""
+    + ECHO
+)
+
 #: Behaves as Prefect's command line does where scripts/ui.py is concerned.
 PREFECT = """
 import http.server, os, signal, sys, time
@@ -67,10 +82,6 @@ class Health(http.server.BaseHTTPRequestHandler):
 if command == ["server", "start"]:
     address = ("127.0.0.1", int(os.environ["PREFECT_SERVER_API_PORT"]))
     http.server.HTTPServer(address, Health).serve_forever()
-if command == ["deploy"]:
-    print("│ Deployment 'train/on-demand' successfully created with id │")
-    print("│ Deployment 'retrain/weekly' successfully created with id │")
-    sys.exit(int(os.environ.get("STATUS_deploy", "0")))
 if command[:2] == ["worker", "start"]:
     time.sleep(600)
 """
@@ -148,7 +159,7 @@ def project(tmp_path, request):
     for name in ("flows", "pytest", "ruff", "mypy", "benchmarks", "importlinter", "prefect"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
-        text = PREFECT if name == "prefect" else ECHO.replace("NAME", repr(name))
+        text = {"prefect": PREFECT, "flows": FLOWS}.get(name, ECHO).replace("NAME", repr(name))
         (folder / name / "__main__.py").write_text(text)
     (folder / "importlinter" / "cli.py").write_text(
         "def lint_imports_command():\n    import importlinter.__main__\n"
@@ -408,16 +419,12 @@ def test_ui_ends_server_and_worker_at_ctrl_c_and_term(project, number):
         process.send_signal(number)
     done = finished(process)
     assert done.returncode == 128 + number
-    assert "deployed   train/on-demand, retrain/weekly\n" in done.stderr
+    assert "deployed   train/on-demand, retrain/weekly\nalarms     go to " in done.stderr
     assert f"open       http://127.0.0.1:{port}\n" in done.stderr
     assert done.stdout == ""
-    calls = [line.split() for line in project.notes.read_text().splitlines() if "prefect" in line]
-    assert [call[1] for call in calls if call[0] == "prefect"] == [
-        "server",
-        "work-pool",
-        "deploy",
-        "worker",
-    ]
+    lines = [line.split() for line in project.notes.read_text().splitlines()]
+    calls = [line for line in lines if line[0] in {"prefect", "flows"}]
+    assert [call[1] for call in calls] == ["server", "deploy", "worker"]
     for *_, pid in calls:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
@@ -447,11 +454,11 @@ def test_ui_says_that_it_runs_when_it_is_started_twice(project):
 
 
 @one_shell
-def test_ui_shows_what_prefect_says_only_where_it_fails(project):
+def test_ui_shows_what_deploy_says_where_it_fails(project):
     done = project("ui", PREFECT_SERVER_API_PORT=free_port(), STATUS_deploy="1")
     assert done.returncode == 1
-    assert "Deployment 'retrain/weekly' successfully" in done.stderr
-    assert "`prefect deploy --all` failed." in done.stderr
+    assert "deployed   train/on-demand, retrain/weekly\n" in done.stderr
+    assert done.stderr.endswith("`./run deploy` failed.\n")
 
 
 @one_shell

@@ -25,6 +25,7 @@ COMMANDS = {
     "ingest": ("flows.ingest:ingest", "Take in new labelled images, and look at them."),
     "predict": ("flows.cli.predict:predict", "Say what the champion sees in pictures."),
     "preflight": ("flows.preflight:preflight", "Check that this machine is fit to train."),
+    "deploy": ("flows.cli.deploy:deploy", "Put deployments and automations on a Prefect server."),
     "recipes": ("flows.cli.catalog:recipes", "List the recipes with their values."),
     "datasets": ("flows.cli.catalog:datasets", "List the datasets with what they declare."),
 }
@@ -163,14 +164,18 @@ def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
+    from prefect import tags
+
     from flows.cli import server, terminal
+    from flows.cli.automations import TAG
     from reporting.log import listening
     from tasks.errors import INPUT_ERRORS
 
     if arguments.get("dry_run"):  # needs no server
         return _say_what_would_run(flow.fn(**arguments), as_json=as_json)
     show = getattr(terminal, SHOWN[flow.name])
-    with server.choose() as address, listening(terminal.ProjectLogHandler()):
+    # By the tag automations.yaml knows the project's runs.
+    with server.choose() as address, listening(terminal.ProjectLogHandler()), tags(TAG):
         if address:
             terminal.say(f"Using the Prefect server at {address}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import prefect
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -57,6 +58,29 @@ def choose() -> Iterator[str | None]:
             {PREFECT_API_URL: _start_temporary(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         ):
             yield None
+
+
+@contextmanager
+def present() -> Iterator[SyncPrefectClient]:
+    """Use the configured server, else a local one; yields its client.
+
+    Raises:
+        InputError: it does not answer.
+    """
+    configured = PREFECT_API_URL.value()
+    if not configured:
+        _pass_by_proxies()
+    address = configured or f"{LOCAL}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        get_client(sync_client=True) as client,
+    ):
+        if client.api_healthcheck() is not None:
+            raise InputError(
+                f"No Prefect server answers at {address}: start it, as with `./run ui`, or name "
+                "another by PREFECT_API_URL."
+            )
+        yield client
 
 
 @contextmanager

@@ -25,13 +25,13 @@ def prefect(server):
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect):
+def deployed(server):
     """The deployments by name, after they were deployed twice."""
     from prefect.client.orchestration import get_client
 
-    prefect("work-pool", "create", "local", "--type", "process")
-    prefect("deploy", "--all")
-    prefect("deploy", "--all")
+    for _ in range(2):
+        done = CommandLine(PROJECT, server)("deploy")
+        assert done.returncode == 0, done.stderr
     with get_client(sync_client=True) as client:
         return {found.name: found for found in client.read_deployments()}
 

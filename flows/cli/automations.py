@@ -1,0 +1,78 @@
+"""Automations: bring those on a Prefect server into line with automations.yaml."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import BlockDocument
+from prefect.events.filters import AutomationFilter, AutomationFilterTags
+from prefect.events.schemas.automations import Automation, AutomationCore
+
+FILE = Path(__file__).resolve().parents[2] / "automations.yaml"
+TAG = "image-retraining"  # of our automations, flow runs and deployments
+BLOCK = "alarms"  # name of the notification block that gets the alarms
+NOTIFY = "send-notification"
+MOST = 200  # of ours on one server
+
+
+def blocks(client: SyncPrefectClient) -> list[BlockDocument]:
+    """Return the notification blocks that are called `alarms`: at most one of each type."""
+    wanted = {
+        "block_documents": {"name": {"any_": [BLOCK]}},
+        "block_schemas": {"block_capabilities": {"all_": ["notify"]}},
+    }
+    answer = client.request("POST", "/block_documents/filter", json=wanted)
+    return BlockDocument.model_validate_list(answer.json())
+
+
+def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
+    """Create, update and delete automations until the server has those of the file, each once.
+
+    One that is as it should be stays untouched: an update would start its clock anew. Whether one
+    is paused is left as it is. Those that notify are left out where there is no block to do it.
+
+    Returns the names of those that the server has now.
+    """
+    wanted = {one["name"]: one for one in _wanted(file, [str(b.id) for b in blocks(client)])}
+    present: dict[str, Automation] = {}
+    for automation in _ours(client):
+        if automation.name in wanted and automation.name not in present:
+            present[automation.name] = automation
+        else:  # of an older file, without a block, or a double
+            client.delete_automation(automation.id)
+    for name, one in wanted.items():
+        new = AutomationCore.model_validate(deepcopy(one))
+        if name not in present:
+            client.create_automation(new)
+        elif not _same(new, present[name]):
+            client.update_automation(present[name].id, new)
+    return list(wanted)
+
+
+def _wanted(file: Path, block_ids: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the automations of the file, with each notification once a block."""
+    for one in yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]:
+        actions = []
+        for action in one["actions"]:
+            if action["type"] == NOTIFY:
+                actions += [action | {"block_document_id": block} for block in block_ids]
+            else:
+                actions.append(action)
+        if actions:
+            yield one | {"actions": actions}
+
+
+def _ours(client: SyncPrefectClient) -> list[Automation]:
+    ours = AutomationFilter(tags=AutomationFilterTags(all_=[TAG]))
+    return client.read_automations(automations=ours, limit=MOST)
+
+
+def _same(new: AutomationCore, old: Automation) -> bool:
+    """Return whether what the file says is what the server has."""
+    said = new.model_dump(mode="json", exclude_unset=True)
+    return said == AutomationCore.model_validate(old.model_dump()).model_dump(
+        mode="json", include=set(said)
+    )

@@ -1,0 +1,161 @@
+"""./run deploy: what it leaves on a server, and what it leaves alone."""
+
+import contextlib
+import json
+
+import pytest
+import yaml
+
+AUTOMATION = {
+    "name": "image-retraining: a test",
+    "tags": ["image-retraining"],
+    "trigger": {
+        "type": "event",
+        "posture": "Reactive",
+        "expect": ["image-retraining.nothing"],
+        "threshold": 1,
+        "within": 0,
+    },
+    "actions": [{"type": "do-nothing"}],
+}
+NOTIFICATION = {
+    "type": "send-notification",
+    "block_document_id": "alarms",
+    "subject": "what",
+    "body": "why",
+}
+
+
+@pytest.fixture
+def client(server):
+    """A client of a server without automations, blocks and pools."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
+        for block in client.read_block_documents():
+            client.delete_block_document(block.id)
+        with contextlib.suppress(ObjectNotFound):
+            client.delete_work_pool("local")
+        yield client
+
+
+@pytest.fixture
+def applied(client, tmp_path):
+    """Applies automations, and gives what the server has then, by name."""
+    from flows.cli import automations
+
+    def apply(*wanted):
+        file = tmp_path / "automations.yaml"
+        file.write_text(yaml.safe_dump({"automations": list(wanted)}))
+        automations.apply(client, file)
+        found = client.read_automations()
+        assert len({each.name for each in found}) == len(found)
+        return {each.name: each for each in found}
+
+    return apply
+
+
+@pytest.fixture
+def block(server):
+    """A notification block called alarms."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    return CustomWebhookNotificationBlock(name="alarms", url="http://127.0.0.1:9/").save("alarms")
+
+
+def test_deploying_twice_leaves_each_once_and_touches_none(flows, client):
+    assert flows("deploy").code == 0
+    before = {each.name: each for each in client.read_automations()}
+    done = flows("deploy", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    after = {each.name: each for each in client.read_automations()}
+    assert after.keys() == {*found["automations"], "mnist has new data"}
+    assert len(client.read_automations()) == len(after)
+    for name in found["automations"]:
+        assert after[name] == before[name]
+
+
+def test_it_says_what_it_did_and_how_alarms_are_switched_on(flows, client):
+    deployed, alarms = flows("deploy").out.splitlines()
+    assert deployed.split()[0] == "deployed"
+    assert "retrain/weekly" in deployed
+    assert alarms.startswith("alarms     off until there is a notification block named alarms")
+
+
+def test_what_was_set_on_the_work_pool_stays(flows, client):
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    flows("deploy")
+    assert client.read_work_pool("local").type == "process"
+    client.update_work_pool("local", WorkPoolUpdate(concurrency_limit=3))
+    assert flows("deploy").code == 0
+    assert client.read_work_pool("local").concurrency_limit == 3
+
+
+def test_a_work_pool_of_another_type_is_one_sentence(flows, client):
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    client.create_work_pool(WorkPoolCreate(name="local", type="docker"))
+    done = flows("deploy")
+    assert done.code == 1
+    assert "'docker'" in done.sentence
+
+
+def test_without_a_server_it_says_how_to_start_one(flows, monkeypatch):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = flows("deploy")
+    assert done.code == 1
+    assert done.sentence.startswith("No Prefect server answers at http://127.0.0.1:9/api: start it")
+
+
+def test_a_changed_automation_is_updated_in_place(applied):
+    (old,) = applied(AUTOMATION).values()
+    (new,) = applied(AUTOMATION | {"description": "changed"}).values()
+    assert (new.id, new.description) == (old.id, "changed")
+
+
+def test_one_that_is_in_the_file_no_longer_is_deleted_and_others_stay(applied, client):
+    from prefect.events.schemas.automations import AutomationCore
+
+    theirs = AUTOMATION | {"name": "of another project", "tags": []}
+    client.create_automation(AutomationCore.model_validate(theirs))
+    other = AUTOMATION | {"name": "image-retraining: another"}
+    assert len(applied(AUTOMATION, other)) == 3
+    assert applied(other).keys() == {other["name"], theirs["name"]}
+
+
+def test_a_double_is_deleted(applied, client):
+    from prefect.events.schemas.automations import AutomationCore
+
+    for _ in range(2):
+        client.create_automation(AutomationCore.model_validate(AUTOMATION))
+    assert len(applied(AUTOMATION)) == 1
+
+
+def test_a_paused_one_stays_paused(applied, client):
+    (one,) = applied(AUTOMATION).values()
+    client.pause_automation(one.id)
+    (one,) = applied(AUTOMATION | {"description": "changed"}).values()
+    assert not one.enabled
+
+
+def test_without_a_block_nothing_that_notifies_is_there(applied, block, client):
+    wanted = AUTOMATION | {"actions": [NOTIFICATION]}
+    (one,) = applied(wanted).values()
+    (action,) = one.actions
+    assert action.block_document_id == block
+    client.delete_block_document(block)
+    assert applied(wanted) == {}
+
+
+def test_a_block_of_that_name_that_cannot_notify_does_not_count(applied, client):
+    from prefect.blocks.system import Secret
+
+    Secret(value="x").save("alarms")
+    assert applied(AUTOMATION | {"actions": [NOTIFICATION]}) == {}
