@@ -68,7 +68,9 @@ def test_deploying_twice_leaves_one_active_schedule(deployed):
 def test_a_scheduled_run_is_not_doubled(deployed):
     assert deployed["weekly"].global_concurrency_limit.limit == 1
     assert deployed["weekly"].concurrency_options.collision_strategy.value == "CANCEL_NEW"
-    assert deployed["on-demand"].global_concurrency_limit is None
+    for name in ("on-demand", "incoming", "on-new-data"):
+        assert deployed[name].global_concurrency_limit.limit == 1
+        assert deployed[name].concurrency_options.collision_strategy.value == "ENQUEUE"
 
 
 @pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly", "on-new-data"])
