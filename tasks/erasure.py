@@ -139,6 +139,7 @@ def _erase_incoming(
     for path in [path for _, paths in incoming.parts(folder, subject.classes) for path in paths]:
         for shape in sorted(shapes):
             try:
+                incoming.check_inside(path, folder)
                 total += inputs.erase(path, digests, replace(subject, shape=shape))
             except INPUT_ERRORS as error:
                 if shape == subject.shape:

@@ -60,6 +60,8 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
     taken = []
     for delivery in found:
         try:
+            for path in delivery.paths:
+                check_inside(path, folder_of(dataset))
             taken.append(ingest(dataset, delivery.paths, None, base))
         except InputError as error:  # about the files; a full disk, say, ends the run
             said.warning("%s was not taken in: %s", delivery.name, error)
@@ -114,6 +116,25 @@ def quiet_seconds() -> float:
     raise InputError(f"{QUIET} is {text!r}: give a number of seconds, 0 or more.")
 
 
+def check_inside(path: Path, top: Path) -> None:
+    """Check that a delivery is no link to what lies elsewhere.
+
+    Who may put files into the incoming folder may not have others read or erased.
+
+    Raises:
+        InputError: it is one.
+    """
+    if _leads_out(path, top):
+        raise InputError(
+            f"{path.name} is a symbolic link that leads out of the incoming folder: put the files "
+            "there, or name their path to `./run ingest`."
+        )
+
+
+def _leads_out(path: Path, top: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(top.resolve())
+
+
 def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
     """Yield name and paths of each delivery."""
     entries = sorted(path for path in top.iterdir() if not path.name.startswith("."))
@@ -122,7 +143,7 @@ def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]
         return
     arrays = []
     for path in entries:
-        if path.is_file() and _is_idx(path):
+        if not _leads_out(path, top) and path.is_file() and _is_idx(path):
             arrays.append(path)
         else:
             yield path.name, [path]
@@ -140,6 +161,10 @@ def _is_idx(path: Path) -> bool:
 
 
 def _stamps(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    if _leads_out(path, top):  # nothing of what it leads to is looked at
+        stat = path.lstat()
+        yield path.name, (stat.st_size, stat.st_mtime_ns)
+        return
     files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
     for file in files:
         with suppress(FileNotFoundError):  # it is being moved

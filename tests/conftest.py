@@ -78,6 +78,17 @@ def server():
         yield PREFECT_API_URL.value()
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of its own: see tests/fixtures/postgres.py."""
+    from tests.fixtures.postgres import cluster, programs
+
+    if programs() is None:
+        pytest.skip("there is no PostgreSQL here: it is Debian's package `postgresql`")
+    with cluster() as running:
+        yield running
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty data root, fed from the fixture: 800 train and 200 test images."""
