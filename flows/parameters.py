@@ -17,6 +17,7 @@ from classifier.sources import Weights
 from classifier.training import precision
 from classifier.training.recipe import Recipe
 from flows.names import DEFAULT
+from reporting.log import leave_out_chatter
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -154,6 +155,7 @@ def size_of(text: str | None, declared: datasets.Dataset) -> tuple[int, ...] | N
 def tell(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the answer of a dry run; in a flow run, log it for the UI too."""
     if FlowRunContext.get():
+        leave_out_chatter()
         for step, outcome in answer["steps"].items():
             why = answer["why"].get(step)
             get_run_logger().info("%s: %s", step, f"would run, {why}" if why else outcome)
