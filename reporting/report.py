@@ -25,6 +25,7 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
 from artifacts.text import one_line
+from reporting import retention
 from reporting.log import RunLog, listening
 
 #: The figures that the table in the UI shows, by page.
@@ -120,10 +121,10 @@ def open_run() -> Iterator[Run]:
     If the block fails, only the log stays.
 
     Raises:
-        ArgumentError: the limit of the cache is no size.
+        ArgumentError: the limit of the cache is no size, or that of the reports no number.
         InputError: the data root cannot be written.
     """
-    flow_run_id, cache_limit = UUID(flow_run.id), pruning.limit()
+    flow_run_id, cache_limit, keep = UUID(flow_run.id), pruning.limit(), retention.limit()
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder = layout.reports() / name
     with explain_write_errors(folder):
@@ -142,6 +143,7 @@ def open_run() -> Iterator[Run]:
         raise
     finally:
         log.close()
+        retention.keep_to_limit(keep, name)
 
 
 def _limit_cache(limit: int) -> None:
