@@ -14,7 +14,7 @@ from flows.names import DatasetName
 from flows.parameters import Device, ImageSize, size_of
 from registry import data, log
 from reporting.report import open_run
-from tasks.announce import batch_came_in
+from tasks.announce import batch_came_in, looked_at
 from tasks.base import check_size, last_base
 from tasks.check import Drift, check, present_model, record_check
 from tasks.download import asked_at, download, local_digest, local_source
@@ -73,7 +73,9 @@ def ingest(
         now = new_data(dataset, broken_too=True)
         rows = manifest(base, now.batches, now.patches, now.erased, dataset, names)
         results["manifest"] = rows
-        results |= look(dataset, base, drift, place, names)
+        checks = look(dataset, base, drift, place, names)
+        looked_at(dataset, checks, run.folder)
+        results |= checks
         found = report(run, dataset, taken, results, waiting)
     if paths and taken[0].batch is None:
         raise NothingGoodError(taken[0], found)

@@ -16,7 +16,7 @@ from flows.parameters import Device, ImageSize, RecipeFields, Seed, flow_run_nam
 from flows.retraining import Retraining
 from registry import log
 from reporting.report import open_run
-from tasks import pace
+from tasks import announce, pace
 from tasks.check import Drift
 from tasks.errors import BrokenData
 from tasks.incoming import take_in_incoming
@@ -76,12 +76,15 @@ def retrain(
         done = steps.published(plan)
         check_batches(dataset, done["normalise"])
         take_in_incoming(dataset, done["normalise"])
-        done |= look(dataset, done["normalise"], drift, plan.device, plan.classes)
+        checks = look(dataset, done["normalise"], drift, plan.device, plan.classes)
+        announce.looked_at(dataset, checks, run.folder, broken_too=False)
+        done |= checks
         try:
             new = new_data(dataset)
         except BrokenData as error:
             about = plan.about | {"seed": seed, "outcome": "broken", "state": "Broken"}
             error.found = report(run, about, done)
+            announce.stopped_at_broken_data(dataset, str(error), run.folder)
             return Failed(name="Broken", message=str(error), data=error)
         done |= steps.combined(plan, done["normalise"], new)
         done |= {} if from_champion else steps.pretrained(plan)

@@ -1,6 +1,6 @@
 """Retraining: one run of retrain, from the rows that count to the state in which it ends."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from prefect.client.schemas.objects import State
@@ -15,7 +15,7 @@ from flows.parameters import Plan
 from registry import models
 from registry.models import Models
 from reporting.report import Run
-from tasks import champion, pace
+from tasks import announce, champion, pace
 from tasks.export import export
 from tasks.flips import plot_flips
 from tasks.judge import Bars, Rule, Training, bars, judge
@@ -238,6 +238,8 @@ class Retraining:
             "state": state,
             "champion": summary["challenger"] if outcome == "promoted" else self._before,
             "why": why,
+            "recipe_fields": asdict(self.plan.recipe),
         }
         found = report(self.run, about, self.done)
+        announce.retrained(found, self.run.folder)
         return Completed(name=state, message=" ".join(why), data=found)

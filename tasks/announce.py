@@ -1,10 +1,19 @@
 """Announce: events that Prefect's automations can act on."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from prefect.events import emit_event
 
+from artifacts.artifact import Artifact
+from registry import data
 from registry.data import Batch
+from tasks import alarms
+from tasks.alarms import Alarm
 
-BATCH_CAME_IN = "image-retraining.batch.ingested"
+PROJECT = "image-retraining"
+BATCH_CAME_IN = f"{PROJECT}.batch.ingested"
 
 
 def batch_came_in(dataset: str, batch: Batch) -> None:
@@ -12,11 +21,53 @@ def batch_came_in(dataset: str, batch: Batch) -> None:
 
     `prefect.yaml` runs retrain on it. What retrain itself takes in is not announced.
     """
+    _emit(BATCH_CAME_IN, dataset, batch=batch.name, rows=batch.about["train"])
+
+
+def retrained(found: Mapping[str, Any], report: Path) -> None:
+    """Emit what people should know of a retraining that ended, given the figures of its report."""
+    for alarm in alarms.of_retrain(found):
+        _send(alarm, str(found["dataset"]), report)
+
+
+def stopped_at_broken_data(dataset: str, why: str, report: Path) -> None:
+    """Emit that nothing is trained on the data that there is."""
+    batch = next(batch.name for batch in data.current(dataset).live if batch.broken)
+    _send(alarms.of_broken_data(dataset, batch, why), dataset, report)
+
+
+def looked_at(
+    dataset: str, checks: Mapping[str, Artifact], report: Path, *, broken_too: bool = True
+) -> None:
+    """Emit which batches drift or are broken, in one event each.
+
+    Args:
+        dataset: its name.
+        checks: of batches, by `check <batch>`.
+        report: of the run.
+        broken_too: unless the run stops at those and says so itself.
+    """
+    for outcome in ("drift", "broken") if broken_too else ("drift",):
+        found = {
+            name.removeprefix("check "): check
+            for name, artifact in checks.items()
+            if (check := artifact.read_json("check.json"))["outcome"] == outcome
+        }
+        if found:
+            _send(alarms.of_checks(dataset, outcome, found), dataset, report)
+
+
+def _send(alarm: Alarm, dataset: str, report: Path) -> None:
+    said = {"what": alarm.what, "why": alarm.why, "next": alarm.next, "report": str(report)}
+    _emit(f"{PROJECT}.{alarm.kind}", dataset, **said)
+
+
+def _emit(event: str, dataset: str, **payload: Any) -> None:
     emit_event(
-        BATCH_CAME_IN,
+        event,
         resource={
-            "prefect.resource.id": f"image-retraining.dataset.{dataset}",
+            "prefect.resource.id": f"{PROJECT}.dataset.{dataset}",
             "prefect.resource.name": dataset,
         },
-        payload={"dataset": dataset, "batch": batch.name, "rows": batch.about["train"]},
+        payload={"dataset": dataset, **payload},
     )

@@ -19,7 +19,7 @@ from artifacts.locks import lock
 from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
-from tasks import champion, incoming, row_holders
+from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
 from tasks.batch_names import names_of
 from tasks.errors import INPUT_ERRORS
@@ -127,7 +127,7 @@ def _erase_incoming(
     from classifier.data import inputs
     from classifier.data.inputs.pictures import too_deep
 
-    folder = incoming.folder_of(dataset)
+    folder = seen.folder_of(dataset)
     subject = _subject(dataset)
     if subject is None or not folder.is_dir():
         return 0

@@ -1,6 +1,5 @@
 """What lies in store/incoming/<dataset>/: deliveries that are looked at by size and time alone."""
 
-import json
 import math
 import os
 import time
@@ -11,18 +10,14 @@ from pathlib import Path
 
 from prefect.logging import get_run_logger
 
-from artifacts import layout
 from artifacts.artifact import Artifact
-from artifacts.files import write_atomically
 from classifier.errors import InputError
 from tasks.base import subject_of
 from tasks.ingest import ingest
 from tasks.intake import Intake
+from tasks.seen import Stamps, folder_of, leads_out, read_seen, remember, stamps_of
 
 QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
-
-#: Size and modification time in nanoseconds of each file, by its path below the folder.
-Stamps = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +33,6 @@ class Delivery:
     name: str
     paths: tuple[Path, ...]
     stamps: Stamps
-
-
-def folder_of(dataset: str) -> Path:
-    """Return the folder in which new data of the dataset is put."""
-    return layout.store() / "incoming" / dataset
 
 
 def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[str]]:
@@ -67,7 +57,7 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
             said.warning("%s was not taken in: %s", delivery.name, error)
             refused = [{"what": delivery.name, "reason": str(error)}]
             taken.append(Intake(delivery=delivery.name, refused=refused, refused_rows=1))
-        remember(dataset, delivery)
+        remember(dataset, delivery.stamps)
     return taken, waiting
 
 
@@ -83,10 +73,10 @@ def new_deliveries(dataset: str, classes: tuple[str, ...]) -> tuple[list[Deliver
     top = folder_of(dataset)
     if not top.is_dir():
         return [], []
-    seen = _read_seen(dataset)
+    seen = read_seen(dataset)
     found, unsettled = [], []
     for name, paths in parts(top, classes):
-        stamps = {key: stamp for path in paths for key, stamp in _stamps(path, top)}
+        stamps = {key: stamp for path in paths for key, stamp in stamps_of(path, top)}
         if not stamps or all(seen.get(key) == stamp for key, stamp in stamps.items()):
             continue
         newest = max(modified for _, modified in stamps.values()) / 1e9
@@ -95,12 +85,6 @@ def new_deliveries(dataset: str, classes: tuple[str, ...]) -> tuple[list[Deliver
         else:
             found.append(Delivery(name=name, paths=tuple(paths), stamps=stamps))
     return found, unsettled
-
-
-def remember(dataset: str, delivery: Delivery) -> None:
-    """Note that a delivery was looked at: it is read again when one of its files changes."""
-    path = _seen_path(dataset)
-    write_atomically(path, json.dumps(_read_seen(dataset) | delivery.stamps))
 
 
 def quiet_seconds() -> float:
@@ -124,15 +108,11 @@ def check_inside(path: Path, top: Path) -> None:
     Raises:
         InputError: it is one.
     """
-    if _leads_out(path, top):
+    if leads_out(path, top):
         raise InputError(
             f"{path.name} is a symbolic link that leads out of the incoming folder: put the files "
             "there, or name their path to `./run ingest`."
         )
-
-
-def _leads_out(path: Path, top: Path) -> bool:
-    return path.is_symlink() and not path.resolve().is_relative_to(top.resolve())
 
 
 def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
@@ -143,7 +123,7 @@ def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]
         return
     arrays = []
     for path in entries:
-        if not _leads_out(path, top) and path.is_file() and _is_idx(path):
+        if not leads_out(path, top) and path.is_file() and _is_idx(path):
             arrays.append(path)
         else:
             yield path.name, [path]
@@ -158,28 +138,3 @@ def _is_idx(path: Path) -> bool:
         return files.form(str(path))[0] == "idx"
     except InputError:  # it cannot be read: a delivery of its own, which says so
         return False
-
-
-def _stamps(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    if _leads_out(path, top):  # nothing of what it leads to is looked at
-        stat = path.lstat()
-        yield path.name, (stat.st_size, stat.st_mtime_ns)
-        return
-    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        with suppress(FileNotFoundError):  # it is being moved
-            stat = file.stat()
-            yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)
-
-
-def _seen_path(dataset: str) -> Path:
-    return layout.store() / "seen" / f"{dataset}.json"
-
-
-def _read_seen(dataset: str) -> Stamps:
-    """Return what was looked at; nothing where that is lost, which costs a reading."""
-    try:
-        content = json.loads(_seen_path(dataset).read_text(encoding="utf-8"))
-        return {key: (int(size), int(modified)) for key, (size, modified) in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}

@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ("flows.cli.predict:predict", "Say what the champion sees in pictures."),
     "preflight": ("flows.preflight:preflight", "Check that this machine is fit to train."),
     "deploy": ("flows.cli.deploy:deploy", "Put deployments and automations on a Prefect server."),
+    "health": ("flows.cli.health:health", "Say whether retraining goes on, as cron may ask."),
     "recipes": ("flows.cli.catalog:recipes", "List the recipes with their values."),
     "datasets": ("flows.cli.catalog:datasets", "List the datasets with what they declare."),
 }

@@ -29,6 +29,15 @@ def promote(text, expected=None, dataset="toys"):
     return decisions.promote(dataset, model, expected=expected, **kept, **about)
 
 
+def roll_back(text, left, dataset="toys"):
+    """The event of a rollback to the model with this text, from the one of a promotion."""
+    about = {name: value for name, value in left.about.items() if name not in {"model", "previous"}}
+    model = keep("models", text)
+    return decisions.rollback(
+        dataset, model, expected=left.number, **about | {"left": left.about["model"]}
+    )
+
+
 def verified(dataset="toys"):
     """The champion, after a look at every file of it and of those before it."""
     known = models.current(dataset)
