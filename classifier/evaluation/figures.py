@@ -8,7 +8,7 @@ pyplot: no global state, no window, and the same bytes for the same figure.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +27,7 @@ INK, FAINT = "#1b1f24", "#8c959f"  # on white
 TITLE, RIGHT, WRONG = "#757b82", "#1f8a3d", "#e0383f"
 SHORT = 3  # letters of a name that need no slanting
 MOST_MEANS = 20  # classes whose mean images are shown
+MEANS_IN_A_ROW = 5  # as many as can be seen on a phone
 MOST_COUNTED = 20  # classes; with more, the counts of a confusion matrix cannot be read
 
 
@@ -111,13 +112,17 @@ def titled_grid(
 
 
 def class_means(batch: Floats, usual: Floats, classes: Sequence[str]) -> Figure:
-    """The mean image of each class, [K, ...]: of a batch above, of the published rows below."""
+    """The mean image of each class, [K, ...]: of a batch, and of the published rows below it."""
     shown = min(len(classes), MOST_MEANS)
-    figure, cells = _grid(2, shown)
-    for image, name in zip(batch, classes[:shown], strict=False):
-        _show(next(cells), image, f"{name}, batch")
-    for image, name in zip(usual, classes[:shown], strict=False):
-        _show(next(cells), image, f"{name}, usual")
+    starts = range(0, shown, MEANS_IN_A_ROW)
+    figure, cells = _grid(2 * len(starts), min(shown, MEANS_IN_A_ROW))
+    for start in starts:
+        for images, whose in ((batch, "batch"), (usual, "usual")):
+            for offset in range(MEANS_IN_A_ROW):
+                if (label := start + offset) < shown:
+                    _show(next(cells), images[label], f"{classes[label]}, {whose}")
+                elif len(starts) > 1:
+                    next(cells)
     return figure
 
 
@@ -172,9 +177,9 @@ def note(text: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, file: Path | BinaryIO) -> None:
     """Write a PNG that says nothing of when or by what it was made."""
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def _figure(width: float, height: float | None = None) -> Figure:

@@ -29,8 +29,9 @@ def score(labels: Bytes, probabilities: Probabilities) -> dict[str, Any]:
         probabilities: float32 [N, K].
 
     Returns:
-        Among others `interval`, the exact 95 % interval of the accuracy; `per_class`, an entry for each of the K classes, also for one without rows, and
-        `confusion`, K x K, a row a true class.
+        Among others `interval`, the exact 95 % interval of the accuracy, `per_class`, an entry for
+        each of the K classes, also for one without rows, and `confusion`, K x K, a row a true
+        class.
     """
     predictions = probabilities.argmax(axis=1)
     errors = int((predictions != labels).sum())
