@@ -120,7 +120,8 @@ def _unfinished(folder: Path) -> Entry | None:
         file.seek(max(0, size - TAIL))
         tail = file.read().decode(errors="replace")
     started, ended = STARTED.search(head), ENDED.search(tail)
-    runs_on = not lock(f"runs/{folder.name}").is_free()
+    held = lock(f"runs/{folder.name}")
+    runs_on = held.path.exists() and not held.is_free()
     took = (folder / "log.txt").stat().st_mtime - runs.started_at(folder.name)
     return Entry(
         run=folder.name,

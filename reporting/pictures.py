@@ -10,7 +10,7 @@ from typing import Any
 from artifacts.files import write_atomically
 
 _EMBEDDED = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]*")
-WIDTH, COLOURS = 600, 32  # of a picture in the UI
+WIDTH, COLOURS = 600, 64  # of a picture in the UI
 
 
 def data_uri(picture: bytes) -> str:
