@@ -92,6 +92,7 @@ class Details:
         checks: of the batches.
         lineage: the model first, then what it was made from.
         drawn: names of pictures that the page does not embed, because it shows their content.
+        on_white: names of pictures that have a white background.
     """
 
     scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
@@ -102,3 +103,4 @@ class Details:
     checks: Sequence[Checked] = ()
     lineage: Sequence[Source] = ()
     drawn: frozenset[str] = frozenset()
+    on_white: frozenset[str] = frozenset()

@@ -41,6 +41,7 @@ def html(
         total=sum(step.seconds for step in outcomes if step.outcome == "ran"),
         saved=sum(step.seconds for step in outcomes if step.outcome == "cached"),
         pictures={title: data_uri(path.read_bytes()) for title, path in shown.items()},
+        on_white={title for title, path in shown.items() if path.stem in details.on_white},
         details=details,
         scores={name: charts.bars(there) for name, there in scores.items() if there},
         curves=[charts.curves(title, series) for title, series in details.curves.items()],

@@ -20,6 +20,12 @@ def render(template: str, **values: Any) -> str:
     return _environment(html=template.endswith(".html")).get_template(template).render(**values)
 
 
+def load() -> None:
+    """Read all templates: those of now fit this code, also if files change while a run is long."""
+    for name in _environment(html=True).list_templates():
+        _environment(html=name.endswith(".html")).get_template(name)
+
+
 @cache
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
@@ -27,6 +33,7 @@ def _environment(*, html: bool) -> Environment:
         undefined=StrictUndefined,
         autoescape=html,  # noqa: S701 - Markdown escapes with `cell`
         finalize=_without_control_characters if html else None,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

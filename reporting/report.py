@@ -24,7 +24,7 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
 from artifacts.text import one_line
-from reporting import index, page, ui
+from reporting import index, page, rendering, ui
 from reporting.details import Details
 from reporting.log import RunLog, listening
 
@@ -109,6 +109,7 @@ def open_run() -> Iterator[Run]:
         ArgumentError: the limit of the cache is no size.
         InputError: the data root cannot be written.
     """
+    rendering.load()
     flow_run_id, cache_limit = UUID(flow_run.id), pruning.limit()
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder, flow = layout.reports() / name, str(flow_run.flow_name)

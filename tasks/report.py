@@ -50,7 +50,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         "device": model.metadata["device"],
         "metric": datasets.load(about["dataset"]).metric,
         "test_accuracy": metrics["test_accuracy"],
-        "test_interval": metrics["interval"],
+        "test_interval": metrics.get("interval"),  # one that was adopted may have none
         "macro_recall": _macro_recall(metrics["per_class"]),
         "errors": metrics["errors"],
         "test_rows": metrics["rows"],
@@ -65,7 +65,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         score = recent.read_json("metrics.json")
         summary |= {
             "recent_accuracy": score["test_accuracy"],
-            "recent_interval": score["interval"],
+            "recent_interval": score.get("interval"),
             "recent_rows": score["rows"],
             "recent_test_set": score["test_set"],
         }

@@ -35,6 +35,7 @@ def details(about: Mapping[str, Any], results: Results) -> Details:
         checks=_checks(about, results),
         lineage=_lineage(about, results),
         drawn=frozenset({"curves"} if curves else ()) | ({"confusion"} if confusion else set()),
+        on_white=frozenset({"curves", "confusion"}),
     )
 
 
@@ -102,7 +103,7 @@ def _scored(label: str, evaluation: Artifact, model: str | None, *, is_this: boo
     return Score(
         label=label,
         accuracy=metrics["test_accuracy"],
-        interval=metrics["interval"],
+        interval=metrics.get("interval"),
         errors=metrics["errors"],
         rows=metrics["rows"],
         model=model,
@@ -169,9 +170,9 @@ def _checked(batches: Iterable[Batch]) -> list[Checked]:
 
 def _lineage(about: Mapping[str, Any], results: Results) -> list[Source]:
     """Return the model, what it was made from, and what that was made from."""
-    found = []
-    if "model" in about:
-        found.append(Source(what="Model", artifact=_model(about), depth=0))
+    if "model" not in about:
+        return []
+    found = [Source(what="Model", artifact=_model(about), depth=0)]
     if weights := results.get("initial-weights"):
         found.append(Source(what="Initial weights", artifact=weights.name, depth=1))
     if "manifest" in results:

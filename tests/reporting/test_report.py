@@ -11,6 +11,7 @@ from artifacts.outcomes import Outcome
 from reporting import page, ui
 from reporting.details import Checked, Confused, Confusion, Details, Score, Source
 from reporting.pictures import cover, data_uri, small
+from tests.conftest import project_copy
 
 WHY = "name a|b -> <b>`x`</b>\nnext \x1b[31m"
 NASTY = "<script>alert(1)</script> a|b `x` \x1b[31m \N{RIGHT-TO-LEFT OVERRIDE}"
@@ -79,6 +80,11 @@ def everywhere():
 @pytest.fixture(autouse=True)
 def _reports(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRAIN_DATA", str(tmp_path))
+
+
+@pytest.fixture
+def project_copied(tmp_path):
+    return project_copy(tmp_path / "project", None)
 
 
 def noise(path, size=1000):
@@ -158,3 +164,18 @@ def test_a_small_picture_is_narrow_and_still_the_same_picture(tmp_path):
     assert found.getpixel((10, 150))[3] == 0
     right = np.array(found.getpixel((590, 150)), int)
     assert np.abs(right - (224, 56, 63, 255)).max() <= 16
+
+
+def test_templates_that_change_during_a_run_do_not_count(project_copied):
+    """As where the code is updated while a worker trains."""
+    done = project_copied.python(
+        "-c",
+        "from pathlib import Path\n"
+        "from reporting import rendering\n"
+        "rendering.load()\n"
+        "for path in Path('reporting/templates').iterdir():\n"
+        "    path.write_text('{{ of_the_next_version }}')\n"
+        "print(rendering.render('index.html', entries=[], left_out=0, courses=[], chart=None))",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "There is no report yet" in done.stdout
