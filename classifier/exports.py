@@ -2,12 +2,16 @@
 
 program = torch.export.load("model.pt2").module()
 probabilities = program(images)  # float32 [N, *shape] in 0..1 -> float32 [N, classes]
+
+Loading one runs what its file says, pickles included. So nothing here loads a file: what is tried
+and timed is made in memory, from weights.
 """
 
 import json
 import statistics
 import time
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -40,26 +44,13 @@ def write(folder: Path, model: Model) -> None:
     Raises:
         InputError: the network cannot be exported, or its export gives other probabilities.
     """
-    module = _Probabilities(model.network.cpu().eval()).requires_grad_(False)
-    example = torch.rand(EXAMPLE_ROWS, *model.shape, generator=torch.Generator().manual_seed(0))
-    rows = {0: torch.export.Dim("rows", min=1)}
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch deprecates of itself
-            program = torch.export.export(module, (example,), dynamic_shapes=(rows,))
-            _remove_paths(program)
-            torch.export.save(program, folder / FILE)
-            exported = load(folder)(example[:1])
-            expected = module(example[:1])
-    except InputError:
-        raise
-    except Exception as error:  # of many types, from within torch
-        raise InputError(
-            f"The network cannot be exported ({str(error).splitlines()[0]}): torch.export needs a "
-            "`forward` that takes the same way for every image."
-        ) from error
-    if (exported - expected).abs().max() > MAX_DIFFERENCE:
-        raise InputError("The export of the network gives other probabilities than the network.")
+    content, program = _exported(model)
+    example = _example(model)
+    with torch.no_grad():
+        expected = _module(model)(example)
+        if (program(example) - expected).abs().max() > MAX_DIFFERENCE:
+            raise InputError("The export of the network gives other probabilities than it does.")
+    (folder / FILE).write_bytes(content)
     about = {
         "dataset": model.dataset,
         "classes": model.classes,
@@ -70,6 +61,33 @@ def write(folder: Path, model: Model) -> None:
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
+def _module(model: Model) -> nn.Module:
+    return _Probabilities(model.network.cpu().eval()).requires_grad_(False)
+
+
+def _exported(model: Model) -> tuple[bytes, nn.Module]:
+    """Return the bytes of the export of a model, and the program that they hold.
+
+    Raises:
+        InputError: the network cannot be exported.
+    """
+    example = torch.rand(EXAMPLE_ROWS, *model.shape, generator=torch.Generator().manual_seed(0))
+    rows = {0: torch.export.Dim("rows", min=1)}
+    saved = BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch deprecates of itself
+            program = torch.export.export(_module(model), (example,), dynamic_shapes=(rows,))
+            _remove_paths(program)
+            torch.export.save(program, saved)
+            return saved.getvalue(), torch.export.load(BytesIO(saved.getvalue())).module()
+    except Exception as error:  # of many types, from within torch
+        raise InputError(
+            f"The network cannot be exported ({str(error).splitlines()[0]}): torch.export needs a "
+            "`forward` that takes the same way for every image."
+        ) from error
+
+
 def _remove_paths(program: torch.export.ExportedProgram) -> None:
     """Remove what names files of this machine, so that equal models give equal bytes anywhere."""
     for module in program.graph_module.modules():
@@ -78,34 +96,20 @@ def _remove_paths(program: torch.export.ExportedProgram) -> None:
                 node.meta.pop("stack_trace", None)
 
 
-def load(folder: Path) -> nn.Module:
-    """Return the export of that folder: float32 [N, *shape] in 0..1 to probabilities [N, K].
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        return torch.export.load(folder / FILE).module()
-    except Exception as error:  # of many types, from within torch
-        raise InputError(
-            f"{folder / FILE} is no readable export ({error}): promote again."
-        ) from error
-
-
-def latency_ratio(now: Path, before: Path) -> float:
-    """Return how much longer an export takes for one image than another one, on this CPU.
+def latency_ratio(now: Model, before: Model) -> float:
+    """Return how much longer a model's export takes for one image than another's, on this CPU.
 
     They take turns, and so does which of them begins, so that what slows the machine slows both.
     The ratio is that of the medians.
 
     Args:
-        now: folder of the first export.
-        before: folder of the other one.
+        now: the first model.
+        before: the other one.
 
     Raises:
-        InputError: one is missing or damaged.
+        InputError: one cannot be exported.
     """
-    programs = [(load(folder), _example(folder)) for folder in (now, before)]
+    programs = [(_exported(model)[1], _example(model)) for model in (now, before)]
     seconds: list[list[float]] = [[], []]
     with torch.inference_mode():
         for repeat in range(-LATENCY_REPEATS // 4, LATENCY_REPEATS):
@@ -119,9 +123,5 @@ def latency_ratio(now: Path, before: Path) -> float:
     return statistics.median(seconds[0]) / statistics.median(seconds[1])
 
 
-def _example(folder: Path) -> Tensor:
-    try:
-        _, *shape = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["input"]["shape"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} cannot be read ({error}): promote again.") from error
-    return torch.rand(LATENCY_ROWS, *shape, generator=torch.Generator().manual_seed(0))
+def _example(model: Model) -> Tensor:
+    return torch.rand(LATENCY_ROWS, *model.shape, generator=torch.Generator().manual_seed(0))

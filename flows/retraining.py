@@ -222,9 +222,7 @@ class Retraining:
         name = self.plan.dataset
         if against.champion is None or datasets.load(name).max_latency_ratio is None:
             return []
-        self.done["export"] = export(model, name)
-        before = champion.intact(str(against.champion.about["export"]))
-        return [latency(name, self.done["export"], before)]
+        return [latency(name, model, champion.intact(against.champion.model))]
 
     def _end(
         self,

@@ -38,23 +38,23 @@ def check_parameters(dataset: str, recipe: Recipe, manifest: Artifact) -> None:
 
 
 @task(name="latency", cache_policy=NO_CACHE, persist_result=False)
-def latency(dataset: str, export: Artifact, champion: Artifact) -> Term:
+def latency(dataset: str, model: Artifact, champion: Artifact) -> Term:
     """Compare the time that challenger and champion take for one image on this machine.
 
     Args:
         dataset: its name; it declares `max_latency_ratio`.
-        export: of the challenger.
-        champion: the export of the champion.
+        model: the challenger.
+        champion: the model of the champion.
 
     Raises:
-        InputError: an export is missing or damaged.
+        InputError: a model is missing or damaged, or cannot be exported.
     """
-    from classifier import exports
+    from classifier import exports, models
 
     most = datasets.load(dataset).max_latency_ratio
     if most is None:
         raise ValueError(f"{dataset} declares no max_latency_ratio.")
-    found = exports.latency_ratio(export.path, champion.path)
+    found = exports.latency_ratio(models.load(model.path), models.load(champion.path))
     sentence = (
         f"One image takes {found:.2f} times as long as with the champion, against {most:g} at most."
     )

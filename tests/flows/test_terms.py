@@ -1,10 +1,18 @@
 """A dataset's own terms: a model that breaks them is not promoted, however good its scores."""
 
+import io
+import json
+import os
+import shutil
+import zipfile
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
+from artifacts.artifact import content_digest
+from artifacts.files import file_stats
 from classifier import datasets
 from tests.flows import pictures
 from tests.flows.test_retrain import Root, source  # noqa: F401
@@ -77,3 +85,48 @@ def test_a_network_with_too_many_parameters_is_refused_before_it_is_trained(root
     assert not list((root.folder / "cache").glob("models/*"))
     small = root.json("retrain", "--recipe", "post", "--learning-rate", "0.3", "--epochs", "30")
     assert small["outcome"] == "promoted"
+
+
+class Command:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def __reduce__(self):
+        return os.system, (self.words,)
+
+
+def change_export(file, words):
+    """Have an export run a command when torch loads it."""
+    with zipfile.ZipFile(file) as archive:
+        content = {entry: archive.read(entry) for entry in archive.namelist()}
+    changed = io.BytesIO()
+    torch.save(Command(words), changed)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for entry, data in content.items():
+            inputs = entry.endswith("sample_inputs/model.pt")
+            archive.writestr(entry, changed.getvalue() if inputs else data)
+
+
+def test_an_export_that_replaces_the_champions_in_store_and_log_does_not_run(
+    root, declare, tmp_path
+):
+    root.json("retrain", "--recipe", "post", "--learning-rate", "0.3", "--epochs", "30")
+    events = {path: json.loads(path.read_text()) for path in root.folder.glob("store/log/*.json")}
+    ((path, event),) = [each for each in events.items() if each[1]["kind"] == "promote"]
+    there = root.folder / "store" / "artifacts"
+    forged = shutil.copytree(there / event["about"]["export"], there / "exports" / "forged")
+    ran = tmp_path / "ran"
+    change_export(forged / "model.pt2", f"touch {ran}")
+    with pytest.raises((AssertionError, TypeError)):  # the second from torch's own warning of it
+        torch.export.load(forged / "model.pt2")
+    assert ran.exists()  # so it works
+    ran.unlink()
+    event["about"]["export"] = f"exports/{content_digest(file_stats(forged, {}))}"
+    forged.rename(there / event["about"]["export"])
+    path.write_text(json.dumps(event))
+    declare(max_latency_ratio=1.5)
+    wider = root.json("retrain", *WIDE, *THRESHOLD)
+    assert any(why.startswith("One image takes ") for why in wider["verdict"]["why"])
+    assert not ran.exists()

@@ -64,6 +64,21 @@ def test_without_the_password_the_server_answers_401_to_all_but_its_health(ui):
     assert answer.status_code == 200
 
 
+def test_a_web_page_from_elsewhere_gets_no_answer_that_a_browser_would_show_it(ui):
+    user, _, password = PASSWORD.partition(":")
+
+    def allowed(origin):
+        headers = {"Access-Control-Request-Method": "POST", "Origin": origin}
+        address = f"{ui.address}/api/flows/filter"
+        asked = httpx.options(address, headers=headers)
+        answer = httpx.post(address, json={}, headers=headers, auth=(user, password))
+        name = "access-control-allow-origin"
+        return asked.headers.get(name), answer.headers.get(name)
+
+    assert allowed("http://elsewhere.example") == (None, None)
+    assert allowed(ui.address) == (ui.address, ui.address)
+
+
 @pytest.mark.parametrize("given", [{}, {CLIENT: "admin:wrong"}], ids=["none", "wrong"])
 def test_a_run_without_the_password_is_refused_in_one_sentence_with_the_remedy(ui, given):
     done = ui.flows(*TRAIN, drop=(SERVER,), **given)
