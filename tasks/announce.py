@@ -63,16 +63,22 @@ def looked_at(
 
 
 def _send(alarm: Alarm, dataset: str, folder: Path) -> None:
+    """Emit an alarm under a name of its own, by which a server can tell that it has seen it."""
     said = {"what": alarm.what, "why": alarm.why, "next": alarm.next}
-    _emit(f"{PROJECT}.{alarm.kind}", dataset, **said, report=str(folder / "report.html"))
+    name = {f"{PROJECT}.alarm": f"{alarm.kind} {folder.name}"}
+    said["report"] = str(folder / "report.html")
+    _emit(f"{PROJECT}.{alarm.kind}", dataset, name, **said)
 
 
-def _emit(event: str, dataset: str, **payload: Any) -> None:
+def _emit(
+    event: str, dataset: str, labels: Mapping[str, str] | None = None, **payload: Any
+) -> None:
     emit_event(
         event,
         resource={
             "prefect.resource.id": f"{PROJECT}.dataset.{dataset}",
             "prefect.resource.name": dataset,
+            **(labels or {}),
         },
         payload={"dataset": dataset, **payload},
     )
