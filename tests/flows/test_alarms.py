@@ -39,6 +39,16 @@ def retrain():
 
 retrain(return_state=True)
 """
+#: One alarm in two events, as where a server takes up an event again.
+TWICE = """
+from pathlib import Path
+from tasks.alarms import Alarm
+from tasks.announce import _send
+
+alarm = Alarm(kind="retrain.slow", what="Slow.", why="It is.", next="./run preflight")
+for _ in range(2):
+    _send(alarm, "folder", Path("/reports/20260101-000000-00000000"))
+"""
 
 
 class Told:
@@ -135,6 +145,7 @@ def story(there):
     found.failed = there.retrain(code=1, RETRAIN_SOURCE="/not/there")
     found.timed_out = there.retrain(recipe=LONG, code=1, script=TIMED)
     assert "not ours" in there.line.python("-c", THEIRS).stderr
+    found.twice = there.run(script=TWICE)
     found.silence = there.silence(10)
     return found
 
@@ -207,6 +218,10 @@ def test_a_failure_and_a_time_out_are_told_with_their_sentence_and_the_command(s
     for message in (failed, timed_out):
         assert "Next: ./run retrain --dataset folder --recipe post\n" in message.body
         assert "Log: run " in message.body  # the server does not know its own address
+
+
+def test_an_alarm_that_a_server_takes_up_again_is_one_message(story):
+    assert only(story.twice).subject == "Slow."
 
 
 def test_silence_is_told(story):
