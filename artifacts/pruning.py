@@ -138,7 +138,7 @@ def _all_free(locks: Iterable[Lock]) -> Iterator[bool]:
 def _sweep(since: float) -> None:
     """Remove what killed runs left: staged artifacts, temporary files, and free locks."""
     cache = layout.cache()
-    left = [*layout.staging().glob("*"), *layout.reports().glob("*/.*.tmp")]
+    left = [*layout.staging().glob("*"), *layout.reports().glob("**/.*.tmp")]
     left += [*cache.glob("records/*/*/.*.tmp"), *cache.glob("checkpoints/*/*/*.tmp")]
     for kind in layout.kinds():
         left += (cache / kind).glob(".*.tmp")

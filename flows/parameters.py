@@ -16,6 +16,8 @@ from classifier.errors import ArgumentError
 from classifier.sources import Weights
 from classifier.training import precision
 from classifier.training.recipe import Recipe
+from flows.names import DEFAULT
+from reporting.log import leave_out_chatter
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -27,9 +29,18 @@ else:
         """Return the recipe field as one that may be left out."""
         return Optional[item.type], pydantic.Field(None, **item.metadata)  # noqa: UP045 - a value
 
+    def _one_input_each(schema: dict[str, Any]) -> None:
+        """Let the form show an input that may stay empty, and not a choice of type or none."""
+        for field in schema["properties"].values():
+            value, _none = field.pop("anyOf")
+            del field["default"]
+            field.update(value)
+
     Overrides = pydantic.create_model(
         "Overrides",
-        __config__=pydantic.ConfigDict(extra="forbid", title="Recipe overrides"),
+        __config__=pydantic.ConfigDict(
+            extra="forbid", title="Recipe overrides", json_schema_extra=_one_input_each
+        ),
         __doc__="Recipe fields to use instead of the recipe's own.",
         **{item.name: _optional(item) for item in fields(Recipe)},
     )
@@ -106,19 +117,24 @@ def resolve(
     if overrides:
         given = overrides.model_dump(exclude_none=True)
         values |= ({"min_steps": 0} if "epochs" in given else {}) | given
-    chosen = datasets.resolve_recipe(recipe, declared, values)
+    name = _recipe_name(recipe, declared)
+    chosen = datasets.resolve_recipe(name, declared, values)
     weights = declared.initial_weights
     place = devices.resolve_device_name(device)
     exact = {"precision": precision.resolve_precision(chosen.precision, place)}
     return Plan(
         dataset=dataset,
-        recipe_name=recipe or datasets.default_recipe_of(declared),
+        recipe_name=name,
         recipe=chosen.override(exact),
         device=place,
         classes=declared.classes,
         image_size=size_of(image_size, declared),
         initial_weights=weights if weights and weights.network == chosen.network else None,
     )
+
+
+def _recipe_name(given: str | None, declared: datasets.Dataset) -> str:
+    return datasets.default_recipe_of(declared) if given in {None, DEFAULT} else str(given)
 
 
 def size_of(text: str | None, declared: datasets.Dataset) -> tuple[int, ...] | None:
@@ -139,6 +155,7 @@ def size_of(text: str | None, declared: datasets.Dataset) -> tuple[int, ...] | N
 def tell(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the answer of a dry run; in a flow run, log it for the UI too."""
     if FlowRunContext.get():
+        leave_out_chatter()
         for step, outcome in answer["steps"].items():
             why = answer["why"].get(step)
             get_run_logger().info("%s: %s", step, f"would run, {why}" if why else outcome)
@@ -148,5 +165,5 @@ def tell(answer: dict[str, Any]) -> dict[str, Any]:
 def flow_run_name() -> str:
     """Name a flow run after what it is about: `mnist post seed 0`."""
     given = flow_run.parameters
-    recipe = given["recipe"] or datasets.default_recipe_of(datasets.load(given["dataset"]))
+    recipe = _recipe_name(given["recipe"], datasets.load(given["dataset"]))
     return f"{given['dataset']} {recipe} seed {given['seed']}"

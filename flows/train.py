@@ -10,7 +10,7 @@ from artifacts.artifact import Artifact
 from artifacts.forecast import forecasting
 from artifacts.step import refreshing
 from flows import steps
-from flows.names import DatasetName, RecipeName
+from flows.names import DEFAULT, DatasetName, RecipeName
 from flows.parameters import (
     Device,
     ImageSize,
@@ -35,7 +35,7 @@ TIME_LIMIT = 6 * 3600  # seconds: a run that hangs does not block the schedule f
 def train(
     *,
     dataset: DatasetName = "mnist",
-    recipe: RecipeName = None,
+    recipe: RecipeName = DEFAULT,
     overrides: RecipeFields = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -50,7 +50,7 @@ def train(
 
     Args:
         dataset: Dataset to train on
-        recipe: How to train; the dataset's default recipe unless given
+        recipe: How to train; default is the recipe that the dataset declares
         overrides: Recipe fields to use instead of the recipe's own
         seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one

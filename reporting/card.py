@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reporting.report import render
+from reporting.rendering import render
 
 
 def card(about: Mapping[str, Any]) -> str:

@@ -10,7 +10,17 @@ from uuid import UUID
 from prefect.context import FlowRunContext, TaskRunContext
 
 #: Prefect's loggers of flows and tasks, and the loggers of modules that do not know Prefect.
-LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "classifier")
+RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+LOGGERS = (*RUN_LOGGERS, "classifier")
+#: How Prefect's lines about its own work begin; the state and the page of the run say the same.
+CHATTER = (
+    "Beginning flow run ",
+    "Beginning subflow run ",
+    "View at ",
+    "Finished in state ",
+    "Running hook ",
+    "Hook ",
+)
 
 
 class RunLog(logging.FileHandler):
@@ -50,9 +60,25 @@ def _current_flow_run() -> str | None:
     return str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else None
 
 
+def leave_out_chatter() -> None:
+    """Keep Prefect's lines about its own work out of every log; warnings and errors stay.
+
+    This lasts as long as the process: the last such line comes after the run.
+    """
+    for name in RUN_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)  # a worker may have silenced it until the flow starts
+        logger.addFilter(_is_no_chatter)
+
+
+def _is_no_chatter(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not str(record.msg).startswith(CHATTER)
+
+
 @contextmanager
 def listening(handler: logging.Handler) -> Iterator[None]:
-    """Hand every log line of a run to the handler while the block runs."""
+    """Hand every log line of a run to the handler while the block runs, without the chatter."""
+    leave_out_chatter()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)

@@ -1,22 +1,21 @@
 """The report of a run: a folder with a page, the pictures, the figures as JSON, and the log.
 
-Every run writes one, and none is cached; the UI shows the same as artifacts of the run.
+Every run writes one, and none is cached; the UI shows the same in short as artifacts of the run,
+and an index all runs.
 """
 
-import base64
 import json
-import re
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 from uuid import UUID
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -25,25 +24,9 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
 from artifacts.text import one_line
+from reporting import index, page, rendering, retention, ui
+from reporting.details import Details
 from reporting.log import RunLog, listening
-
-#: The figures that the table in the UI shows, by page.
-METRICS = {
-    "train": (
-        "test_accuracy",
-        "errors",
-        "test_rows",
-        "macro_recall",
-        "recent_accuracy",
-        "recent_rows",
-        "train_rows",
-        "train_seconds",
-        "device",
-        "precision",
-        "model",
-    ),
-    "ingest": ("batch", "accepted", "recent_test", "refused_rows"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +35,14 @@ class Run:
 
     Fields:
         id: its name: the UTC second of its start, and the first digits of its flow run's id.
+        flow: its name.
         flow_run_id: of Prefect.
         folder: of its report.
         cache_limit: bytes that the cache may hold.
     """
 
     id: str
+    flow: str
     flow_run_id: UUID
     folder: Path
     cache_limit: int
@@ -68,15 +53,17 @@ class Run:
         outcomes: list[Outcome],
         pictures: Mapping[str, Path],
         *,
-        page: str = "train",
+        kind: str = "train",
+        details: Details | None = None,
     ) -> dict[str, Any]:
         """Write the report, and keep the cache below its limit.
 
         Args:
             summary: the figures of the run, JSON-ready.
             outcomes: of its steps.
-            pictures: PNG files by title; no two have one name.
-            page: which of the templates.
+            pictures: PNG files by title, the most important first; no two have one name.
+            kind: of page: train or ingest.
+            details: what the page shows besides.
 
         Returns:
             The summary with `run_id`, `steps` and `report`.
@@ -87,30 +74,29 @@ class Run:
             "steps": {step.step: step.outcome for step in outcomes},
             "report": layout.relative(self.folder),
         }
+        shown = details or Details()
         with explain_write_errors(self.folder):
-            self._write_files(full, outcomes, pictures, page)
-        _show_in_ui(full, outcomes, pictures, page)
+            for path in pictures.values():
+                if path.parent != self.folder:
+                    shutil.copyfile(path, self.folder / path.name)
+            text = page.html(kind, full, outcomes, pictures, shown)
+            write_atomically(self.folder / "report.html", text)
+            # Last: a run with this file has finished.
+            text = json.dumps(full | self._about(outcomes), indent=2) + "\n"
+            write_atomically(self.folder / "report.json", text)
+        ui.show(kind, full, outcomes, pictures, shown)
         if "ran" in full["steps"].values():
             _limit_cache(self.cache_limit)
         return full
 
-    def _write_files(
-        self,
-        summary: dict[str, Any],
-        outcomes: list[Outcome],
-        pictures: Mapping[str, Path],
-        page: str,
-    ) -> None:
-        more = {"flow_run_id": str(self.flow_run_id), "timeline": [o.row() for o in outcomes]}
-        for path in pictures.values():
-            if path.parent != self.folder:
-                shutil.copyfile(path, self.folder / path.name)
-        names = {title: path.name for title, path in pictures.items()}
-        text = _render(f"{page}.html", summary, outcomes, names)
-        write_atomically(self.folder / "report.html", text)
-        write_atomically(
-            self.folder / "report.json", json.dumps(summary | more, indent=2) + "\n"
-        )  # last: a run with this file has finished
+    def _about(self, outcomes: list[Outcome]) -> dict[str, Any]:
+        """Return what report.json says beside the figures."""
+        return {
+            "flow": self.flow,
+            "flow_run_id": str(self.flow_run_id),
+            "seconds": round(time() - runs.started_at(self.id), 1),
+            "timeline": [outcome.row() for outcome in outcomes],
+        }
 
 
 @contextmanager
@@ -120,18 +106,26 @@ def open_run() -> Iterator[Run]:
     If the block fails, only the log stays.
 
     Raises:
-        ArgumentError: the limit of the cache is no size.
+        ArgumentError: the limit of the cache is no size, or that of the reports no number.
         InputError: the data root cannot be written.
     """
-    flow_run_id, cache_limit = UUID(flow_run.id), pruning.limit()
+    rendering.load()
+    flow_run_id, cache_limit, keep = UUID(flow_run.id), pruning.limit(), retention.limit()
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
-    folder = layout.reports() / name
+    folder, flow = layout.reports() / name, str(flow_run.flow_name)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log = RunLog(folder / "log.txt", flow_run_id)
     try:
         with runs.running(name), listening(log):
-            yield Run(id=name, flow_run_id=flow_run_id, folder=folder, cache_limit=cache_limit)
+            _say(log, logging.INFO, f"started {flow} of {flow_run.parameters.get('dataset')}")
+            yield Run(
+                id=name,
+                flow=flow,
+                flow_run_id=flow_run_id,
+                folder=folder,
+                cache_limit=cache_limit,
+            )
     except BaseException as error:
         for path in folder.iterdir():
             if path.name != "log.txt":
@@ -139,9 +133,25 @@ def open_run() -> Iterator[Run]:
                     path.unlink()
         error.add_note(f"{folder / 'log.txt'}")
         log.failed(error)
+        _say(log, logging.ERROR, f"ended: {type(error).__name__}: {error}")
         raise
     finally:
         log.close()
+        retention.keep_to_limit(keep, name)
+        _write_index()
+
+
+def _say(log: RunLog, level: int, text: str) -> None:
+    """Write a line about the flow itself: the index reads it where a run has no page."""
+    about = {"name": "flow", "levelno": level, "levelname": logging.getLevelName(level)}
+    log.handle(logging.makeLogRecord(about | {"msg": one_line(text)}))
+
+
+def _write_index() -> None:
+    try:
+        index.write()
+    except OSError as error:  # as on a full disk: the run itself has ended
+        get_run_logger().warning("%s was not written: %s", layout.reports() / index.NAME, error)
 
 
 def _limit_cache(limit: int) -> None:
@@ -159,52 +169,3 @@ def _limit_cache(limit: int) -> None:
     ):
         if entries:
             log.info(sentence, len(entries), sum(entry.size for entry in entries) / 1e6)
-
-
-def _show_in_ui(
-    summary: dict[str, Any], outcomes: list[Outcome], pictures: Mapping[str, Path], page: str
-) -> None:
-    key = summary["dataset"] if page == "train" else f"{summary['dataset']}-{page}"
-    embedded = {title: _data_uri(path) for title, path in pictures.items()}
-    create_markdown_artifact(
-        _render(f"{page}.md", summary, outcomes, embedded),
-        key=f"{key}-report",
-        description="Report of the run",
-    )
-    create_table_artifact(
-        [
-            {"metric": n.replace("_", " "), "value": summary[n]}
-            for n in METRICS[page]
-            if n in summary
-        ],
-        key=f"{key}-metrics",
-        description="Figures of the run",
-    )
-
-
-def _render(
-    template: str, summary: dict[str, Any], outcomes: list[Outcome], pictures: dict[str, str]
-) -> str:
-    return render(template, run=summary, steps=outcomes, pictures=pictures)
-
-
-def render(template: str, **values: Any) -> str:
-    """Return the template of that name with the values in it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=StrictUndefined,
-        autoescape=template.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
-    return environment.get_template(template).render(**values)
-
-
-def _cell(text: str) -> str:
-    """Return the text for one cell of a Markdown table, as text and not as markup."""
-    return re.sub(r"([\\`*_|<\[\]$~])", r"\\\1", one_line(text))
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

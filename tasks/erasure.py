@@ -4,6 +4,7 @@ New batches are written first, then the event, then the old ones go. An erasure 
 is finished by the same command.
 """
 
+import io
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from artifacts.locks import lock
 from artifacts.records import Record
 from classifier import datasets
 from registry import data, log
+from reporting.pictures import cover
 from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
 from tasks.batch_names import names_of
@@ -139,6 +141,7 @@ def _erase_incoming(
     for path in [path for _, paths in incoming.parts(folder, subject.classes) for path in paths]:
         for shape in sorted(shapes):
             try:
+                incoming.check_inside(path, folder)
                 total += inputs.erase(path, digests, replace(subject, shape=shape))
             except INPUT_ERRORS as error:
                 if shape == subject.shape:
@@ -195,7 +198,7 @@ def _cover_reports(
     traced: Collection[str],
     batches: Collection[str],
 ) -> int:
-    """Replace the pictures of each report that may show the rows.
+    """Replace the pictures of each report that may show the rows, beside its page and in it.
 
     Args:
         dataset: its name.
@@ -207,17 +210,20 @@ def _cover_reports(
     """
     from classifier.evaluation import figures
 
-    covered = 0
+    covered, note = 0, io.BytesIO()
+    figures.save(figures.note("erased"), note)
     if runs.oldest_start() == float("inf"):  # else one without a page may be under way
-        for picture in layout.reports().glob("*/*.png"):
-            if not picture.with_name("report.json").exists():  # of a run that was killed
-                picture.unlink(missing_ok=True)
-                covered += 1
+        for pattern in ("*.png", "report.html", ".report.html.*.tmp"):
+            for showing in layout.reports().glob(f"*/{pattern}"):
+                if not showing.with_name("report.json").exists():  # of a run that was killed
+                    showing.unlink(missing_ok=True)
+                    covered += 1
     for path in layout.reports().glob("*/report.json"):
         if not _may_show(path, dataset, wanted, names, traced, batches):
             continue
+        cover(path.with_name("report.html"), note.getvalue())  # which embeds them
         for picture in path.parent.glob("*.png"):
-            figures.save(figures.note("erased"), picture)
+            picture.write_bytes(note.getvalue())
             covered += 1
     return covered
 

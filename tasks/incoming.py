@@ -15,7 +15,7 @@ from classifier.errors import InputError
 from tasks.base import subject_of
 from tasks.ingest import ingest
 from tasks.intake import Intake
-from tasks.seen import Stamps, folder_of, read_seen, remember, stamps_of
+from tasks.seen import Stamps, folder_of, leads_out, read_seen, remember, stamps_of
 
 QUIET, DEFAULT_QUIET = "RETRAIN_QUIET_SECONDS", "60"
 
@@ -50,6 +50,8 @@ def take_in_incoming(dataset: str, base: Artifact) -> tuple[list[Intake], list[s
     taken = []
     for delivery in found:
         try:
+            for path in delivery.paths:
+                check_inside(path, folder_of(dataset))
             taken.append(ingest(dataset, delivery.paths, None, base))
         except InputError as error:  # about the files; a full disk, say, ends the run
             said.warning("%s was not taken in: %s", delivery.name, error)
@@ -98,6 +100,21 @@ def quiet_seconds() -> float:
     raise InputError(f"{QUIET} is {text!r}: give a number of seconds, 0 or more.")
 
 
+def check_inside(path: Path, top: Path) -> None:
+    """Check that a delivery is no link to what lies elsewhere.
+
+    Who may put files into the incoming folder may not have others read or erased.
+
+    Raises:
+        InputError: it is one.
+    """
+    if leads_out(path, top):
+        raise InputError(
+            f"{path.name} is a symbolic link that leads out of the incoming folder: put the files "
+            "there, or name their path to `./run ingest`."
+        )
+
+
 def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
     """Yield name and paths of each delivery."""
     entries = sorted(path for path in top.iterdir() if not path.name.startswith("."))
@@ -106,7 +123,7 @@ def parts(top: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, list[Path]
         return
     arrays = []
     for path in entries:
-        if path.is_file() and _is_idx(path):
+        if not leads_out(path, top) and path.is_file() and _is_idx(path):
             arrays.append(path)
         else:
             yield path.name, [path]

@@ -57,7 +57,7 @@ def report(
         "waiting": list(waiting),
     }
     pictures = _pictures(run.folder, taken, results)
-    return run.report(summary, outcomes(results, str(run.flow_run_id)), pictures, page="ingest")
+    return run.report(summary, outcomes(results, str(run.flow_run_id)), pictures, kind="ingest")
 
 
 def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from tasks.test_sets import TestSet
 
 KIND = "cards"
 PICTURES = ("confusion.png", "curves.png")  # which show no image
-INTERVAL_TAIL = 0.025  # at either end: 95 % intervals
 
 
 def write(
@@ -76,16 +75,17 @@ def _about(
 
 
 def _score(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    from classifier.evaluation.comparison import accuracy_bound
+    from classifier.evaluation.comparison import accuracy_interval
 
     rows, errors = metrics["rows"], metrics["errors"]
+    low, high = accuracy_interval(rows - errors, rows)
     return {
         "name": name,
         "rows": rows,
         "errors": errors,
         "accuracy": metrics["test_accuracy"],
-        "low": accuracy_bound(rows - errors, rows, tail=INTERVAL_TAIL),
-        "high": 1 - accuracy_bound(errors, rows, tail=INTERVAL_TAIL),
+        "low": low,
+        "high": high,
         "test_set": metrics["test_set"],
     }
 

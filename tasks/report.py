@@ -9,13 +9,14 @@ from artifacts.outcomes import outcomes
 from classifier import datasets
 from registry import data
 from reporting.report import Run
+from tasks.report_details import details
 
 #: Title of each picture, in the order of the page.
 PICTURES = {
     "newly-wrong": "Newly wrong: champion \N{RIGHTWARDS ARROW} challenger",
     "newly-right": "Newly right: champion \N{RIGHTWARDS ARROW} challenger",
+    "mistakes": "The most confident mistakes: true/predicted",
     "predictions": "Predictions: true/predicted",
-    "mistakes": "The most confident mistakes",
     "confusion": "Confusion",
     "curves": "Loss and accuracy",
     "samples": "Samples of the data",
@@ -33,7 +34,8 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
     drawn = [results[step].path for step in ("plot-flips", "plot") if step in results]
     files = {path.stem: path for folder in drawn for path in folder.glob("*.png")}
     shown = {title: files[name] for name, title in PICTURES.items() if name in files}
-    return run.report(about, outcomes(results, str(run.flow_run_id)), shown)
+    done = outcomes(results, str(run.flow_run_id))
+    return run.report(about, done, shown, details=details(about, results))
 
 
 def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         "device": model.metadata["device"],
         "metric": datasets.load(about["dataset"]).metric,
         "test_accuracy": metrics["test_accuracy"],
+        "test_interval": metrics.get("interval"),  # one that was adopted may have none
         "macro_recall": _macro_recall(metrics["per_class"]),
         "errors": metrics["errors"],
         "test_rows": metrics["rows"],
@@ -62,6 +65,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         score = recent.read_json("metrics.json")
         summary |= {
             "recent_accuracy": score["test_accuracy"],
+            "recent_interval": score.get("interval"),
             "recent_rows": score["rows"],
             "recent_test_set": score["test_set"],
         }

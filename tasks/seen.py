@@ -23,12 +23,21 @@ def remember(dataset: str, stamps: Stamps) -> None:
 
 
 def stamps_of(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the stamps of a file, or of the files of a folder."""
+    """Yield the stamps of a file, or of the files of a folder; of a link that leads out, its own."""
+    if leads_out(path, top):
+        stat = path.lstat()
+        yield path.name, (stat.st_size, stat.st_mtime_ns)
+        return
     files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
     for file in files:
         with suppress(FileNotFoundError):  # it is being moved
             stat = file.stat()
             yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)
+
+
+def leads_out(path: Path, top: Path) -> bool:
+    """Return whether it is a link to what lies outside: nothing of that is looked at."""
+    return path.is_symlink() and not path.resolve().is_relative_to(top.resolve())
 
 
 def read_seen(dataset: str) -> Stamps:

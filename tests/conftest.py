@@ -22,7 +22,7 @@ REAL_SOURCE = os.environ.get("RETRAIN_SOURCE")
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"  # what is logged in no run
-OURS = ("RETRAIN_DATA", "RETRAIN_SOURCE", "RETRAIN_CACHE_LIMIT")
+OURS = ("RETRAIN_DATA", "RETRAIN_SOURCE", "RETRAIN_CACHE_LIMIT", "RETRAIN_KEEP_REPORTS")
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)
 
@@ -76,6 +76,17 @@ def server():
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # a second a flow
     ):
         yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of its own: see tests/fixtures/postgres.py."""
+    from tests.fixtures.postgres import cluster, programs
+
+    if programs() is None:
+        pytest.skip("there is no PostgreSQL here: it is Debian's package `postgresql`")
+    with cluster() as running:
+        yield running
 
 
 @pytest.fixture

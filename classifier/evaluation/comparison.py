@@ -283,6 +283,12 @@ def accuracy_bound(right: int, rows: int, *, tail: float = ONE_SIDED) -> float:
     return float(beta.ppf(tail, right, rows - right + 1)) if right else 0.0
 
 
+def accuracy_interval(right: int, rows: int) -> tuple[float, float]:
+    """Return the two-sided 95 % Clopper-Pearson interval of an accuracy."""
+    low = accuracy_bound(right, rows, tail=TWO_SIDED)
+    return low, 1 - accuracy_bound(rows - right, rows, tail=TWO_SIDED)
+
+
 def holm(p_values: Sequence[float], *, level: float = ONE_SIDED) -> list[bool]:
     """Return which hypotheses Holm's step-down procedure rejects; any false one at `level`."""
     rejected = [False] * len(p_values)

@@ -8,7 +8,7 @@ pyplot: no global state, no window, and the same bytes for the same figure.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,10 +22,12 @@ Bytes = NDArray[np.uint8]
 
 DPI = 100
 CELL = 2.0  # inches an image
-RIGHT, WRONG = "#1a7f37", "#cf222e"  # green and red, dark enough to read on white
-INK, FAINT = "#1b1f24", "#8c959f"
+INK, FAINT = "#1b1f24", "#8c959f"  # on white
+# Titles of images, which have no background: at least 4:1 both on white and on a dark page.
+TITLE, RIGHT, WRONG = "#757b82", "#1f8a3d", "#e0383f"
 SHORT = 3  # letters of a name that need no slanting
 MOST_MEANS = 20  # classes whose mean images are shown
+MEANS_IN_A_ROW = 5  # as many as can be seen on a phone
 MOST_COUNTED = 20  # classes; with more, the counts of a confusion matrix cannot be read
 
 
@@ -95,7 +97,7 @@ def mistakes(
         title += f" {math.floor(100 * probabilities[index, predictions[index]])} %"
         _show(axes, images[index], title, color=WRONG, bold=True)
     if not len(order):
-        figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", size=18, color=INK)
+        figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", size=18, color=TITLE)
     return figure
 
 
@@ -110,13 +112,17 @@ def titled_grid(
 
 
 def class_means(batch: Floats, usual: Floats, classes: Sequence[str]) -> Figure:
-    """The mean image of each class, [K, ...]: of a batch above, of the published rows below."""
+    """The mean image of each class, [K, ...]: of a batch, and of the published rows below it."""
     shown = min(len(classes), MOST_MEANS)
-    figure, cells = _grid(2, shown)
-    for image, name in zip(batch, classes[:shown], strict=False):
-        _show(next(cells), image, f"{name}, batch")
-    for image, name in zip(usual, classes[:shown], strict=False):
-        _show(next(cells), image, f"{name}, usual")
+    starts = range(0, shown, MEANS_IN_A_ROW)
+    figure, cells = _grid(2 * len(starts), min(shown, MEANS_IN_A_ROW))
+    for start in starts:
+        for images, whose in ((batch, "batch"), (usual, "usual")):
+            for offset in range(MEANS_IN_A_ROW):
+                if (label := start + offset) < shown:
+                    _show(next(cells), images[label], f"{classes[label]}, {whose}")
+                elif len(starts) > 1:
+                    next(cells)
     return figure
 
 
@@ -171,9 +177,9 @@ def note(text: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, file: Path | BinaryIO) -> None:
     """Write a PNG that says nothing of when or by what it was made."""
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def _figure(width: float, height: float | None = None) -> Figure:
@@ -183,15 +189,16 @@ def _figure(width: float, height: float | None = None) -> Figure:
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, Iterator[Axes]]:
-    """A figure of rows x columns empty cells, and these in reading order."""
+    """A figure of rows x columns empty cells on no background, and these in reading order."""
     figure = _figure(CELL * columns, CELL * rows * 1.15)
+    figure.patch.set_alpha(0)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()
     return figure, iter(cells)
 
 
-def _show(axes: Axes, image: Floats, title: str, *, color: str = INK, bold: bool = False) -> None:
+def _show(axes: Axes, image: Floats, title: str, *, color: str = TITLE, bold: bool = False) -> None:
     # In colour if there are three channels; else the first, in grey.
     picture = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image  # noqa: PLR2004
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

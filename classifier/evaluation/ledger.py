@@ -42,11 +42,6 @@ class Look:
         return self.challenger, self.champion, self.test_sets, metric
 
 
-def look_again(looks: Sequence[Look], question: tuple[Any, ...]) -> Look | None:
-    """Return the first look that asked the same question: its verdict holds."""
-    return next((look for look in looks if look.question == question), None)
-
-
 def current_ledger(
     looks: Sequence[Look],
     at: datetime,

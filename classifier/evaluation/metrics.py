@@ -15,6 +15,7 @@ from sklearn.metrics import (
 )
 
 from classifier.errors import InputError
+from classifier.evaluation.comparison import accuracy_interval
 
 Bytes = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
@@ -28,10 +29,12 @@ def score(labels: Bytes, probabilities: Probabilities) -> dict[str, Any]:
         probabilities: float32 [N, K].
 
     Returns:
-        Among others `per_class`, an entry for each of the K classes, also for one without rows, and
-        `confusion`, K x K, a row a true class.
+        Among others `interval`, the exact 95 % interval of the accuracy, `per_class`, an entry for
+        each of the K classes, also for one without rows, and `confusion`, K x K, a row a true
+        class.
     """
     predictions = probabilities.argmax(axis=1)
+    errors = int((predictions != labels).sum())
     classes = np.arange(probabilities.shape[1])
     per_class = precision_recall_fscore_support(
         labels, predictions, labels=classes, zero_division=0.0
@@ -41,7 +44,8 @@ def score(labels: Bytes, probabilities: Probabilities) -> dict[str, Any]:
     exact /= exact.sum(axis=1, keepdims=True)  # in float32 they add up to one only approximately
     return {
         "test_accuracy": float(accuracy_score(labels, predictions)),
-        "errors": int((predictions != labels).sum()),
+        "interval": list(accuracy_interval(len(labels) - errors, len(labels))),
+        "errors": errors,
         "rows": len(labels),
         "log_loss": float(log_loss(labels, exact, labels=classes)),
         "per_class": [

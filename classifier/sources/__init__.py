@@ -1,9 +1,12 @@
 """Sources: where raw data comes from. Datasets declare them; `fetch.py` tries them in order."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+#: In a text with URLs: their user and password.
+CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
 #: What every source writes: unpacked IDX files.
 FILES = ("train-images.idx", "train-labels.idx", "test-images.idx", "test-labels.idx")
 
@@ -22,7 +25,11 @@ class OpenML:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A web folder that holds the four gzipped IDX files under their usual names."""
+    """A web folder that holds the four gzipped IDX files under their usual names.
+
+    Fields:
+        url: of the folder; a user and password in it are used and never shown.
+    """
 
     url: str
 
@@ -40,7 +47,8 @@ class Weights:
     """Weights from which trainings of one network start: a safetensors file.
 
     Fields:
-        source: its URL, or its path relative to the project.
+        source: its URL, or its path relative to the project. A user, password and query of the URL
+            are used and never shown.
         sha256: its digest.
         network: that starts from them; others start from random weights.
     """
@@ -62,8 +70,13 @@ def name_of(source: Source) -> str:
         case OpenML():
             return f"OpenML {source.name}"
         case Mirror():
-            return source.url
+            return shown(source.url)
         case Npm():
             return f"npm {source.package}@{source.version}"
         case _:
             return f"{source.__module__}.{getattr(source, '__name__', 'source')}"
+
+
+def shown(url: str) -> str:
+    """Return a URL as messages show it: without user, password and query."""
+    return CREDENTIALS.sub("", url).partition("?")[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data import idx
+from classifier.sources import CREDENTIALS
 
 #: Called with the bytes of this source so far and, where it is known, their total.
 Progress = Callable[[int, int | None], None]
@@ -60,8 +61,8 @@ def unpack(packed: Path, target: Path) -> None:
 
 
 def one_line(said: Any) -> str:
-    """Return what was said as one short line of printable characters."""
-    line = " ".join(str(said).split())[:MAX_LETTERS]
+    """Return what was said as one short line of printable characters, without passwords of URLs."""
+    line = CREDENTIALS.sub("", " ".join(str(said).split()))[:MAX_LETTERS]
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
     )

@@ -49,8 +49,10 @@ def from_mirror(source: Mirror, folder: Path, progress: Progress) -> None:
 def download(client: httpx.Client, url: str, path: Path) -> Iterator[int]:
     """Write what lies under that address; yield the size of each piece as it arrives."""
     until = time.monotonic() + FILE_SECONDS
-    with _explain_errors(), client.stream("GET", url) as answer, path.open("wb") as file:
-        answer.raise_for_status()
+    with _explain_errors(), _opened(client, url) as answer, path.open("wb") as file:
+        if not answer.is_success:  # httpx's own error would show the whole URL in a traceback
+            code = answer.status_code
+            raise SourceFailed(f"HTTP {code}", transient=code in TRANSIENT_STATUS)
         for chunk in answer.iter_raw():
             file.write(chunk)
             yield len(chunk)
@@ -61,12 +63,18 @@ def download(client: httpx.Client, url: str, path: Path) -> Iterator[int]:
 
 
 @contextmanager
+def _opened(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
+    """Ask for the URL, whose user and password travel apart from it."""
+    whole = httpx.URL(url)
+    auth = (whole.username, whole.password) if whole.userinfo else None
+    with client.stream("GET", whole.copy_with(userinfo=b""), auth=auth) as answer:
+        yield answer
+
+
+@contextmanager
 def _explain_errors() -> Iterator[None]:
     try:
         yield
-    except httpx.HTTPStatusError as error:
-        code = error.response.status_code
-        raise SourceFailed(f"HTTP {code}", transient=code in TRANSIENT_STATUS) from error
     except httpx.TimeoutException as error:
         raise SourceFailed(LATE, transient=True) from error
     except (httpx.RequestError, httpx.InvalidURL) as error:

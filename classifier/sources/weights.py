@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from classifier.errors import InputError
-from classifier.sources import Weights, local
+from classifier.sources import Weights, local, shown
 from classifier.sources.answers import CONNECT_SECONDS, READ_SECONDS, Progress, SourceFailed
 from classifier.sources.mirror import AS_IT_IS, download
 
@@ -17,7 +17,7 @@ class WeightsFailed(InputError):  # noqa: N818 - named for what happened
     """The file is not there; `transient`: it may be next time."""
 
     def __init__(self, weights: Weights, answer: str, *, transient: bool = False) -> None:
-        super().__init__(f"The initial weights {weights.source} cannot be used: {answer}.")
+        super().__init__(f"The initial weights {shown(weights.source)} cannot be used: {answer}.")
         self.transient = transient
 
 

@@ -13,14 +13,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
@@ -41,7 +46,7 @@ def choose() -> Iterator[str | None]:
     Yields the address of the web UI, or None with a temporary server, which has none.
 
     Raises:
-        InputError: the configured one does not answer.
+        InputError: the configured one does not answer, or wants another password.
     """
     configured = PREFECT_API_URL.value()
     if not configured:
@@ -53,10 +58,14 @@ def choose() -> Iterator[str | None]:
         with temporary_settings({PREFECT_API_URL: f"{LOCAL}/api"}):
             yield LOCAL
     else:
-        # Nothing watches heartbeats there, and stopping them takes a second.
-        with temporary_settings(
-            {PREFECT_API_URL: _start_temporary(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        ):
+        own: dict[Any, Any] = {
+            PREFECT_API_URL: _start_temporary(),
+            # Nothing watches heartbeats there, and stopping them takes a second.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        if password := PREFECT_SERVER_API_AUTH_STRING.value():  # which it wants as any server does
+            own[PREFECT_API_AUTH_STRING] = os.environ["PREFECT_API_AUTH_STRING"] = str(password)
+        with temporary_settings(own):
             yield None
 
 
@@ -96,6 +105,14 @@ def _explain_unreachable(configured: str) -> Iterator[None]:
             f"No Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or "
             "unset PREFECT_API_URL to run without one."
         ) from error
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise InputError(
+            f"The Prefect server at {configured} wants another user and password: set "
+            "PREFECT_API_AUTH_STRING to the USER:PASSWORD that its PREFECT_SERVER_API_AUTH_STRING "
+            "holds."
+        ) from error
 
 
 def _pass_by_proxies() -> None:
@@ -107,8 +124,10 @@ def _pass_by_proxies() -> None:
 
 def _answers() -> bool:
     """Return whether a server of this release line is at the usual local address."""
+    user, _, password = str(PREFECT_API_AUTH_STRING.value() or "").partition(":")
+    auth = (user, password) if user else None
     try:
-        answer = httpx.get(f"{LOCAL}/api/admin/version", timeout=1.0)
+        answer = httpx.get(f"{LOCAL}/api/admin/version", timeout=1.0, auth=auth)
         version = str(answer.raise_for_status().json())
     except (httpx.HTTPError, ValueError):
         return False

@@ -68,7 +68,9 @@ def test_deploying_twice_leaves_one_active_schedule(deployed):
 def test_a_scheduled_run_is_not_doubled(deployed):
     assert deployed["weekly"].global_concurrency_limit.limit == 1
     assert deployed["weekly"].concurrency_options.collision_strategy.value == "CANCEL_NEW"
-    assert deployed["on-demand"].global_concurrency_limit is None
+    for name in ("on-demand", "incoming", "on-new-data"):
+        assert deployed[name].global_concurrency_limit.limit == 1
+        assert deployed[name].concurrency_options.collision_strategy.value == "ENQUEUE"
 
 
 @pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly", "on-new-data"])
@@ -84,34 +86,70 @@ def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name)
     assert undescribed == []
 
 
-def test_dataset_recipe_and_device_are_selects(form):
-    parameters = form["properties"]
+RETRAIN = ("weekly", "on-new-data")
+
+
+@pytest.mark.parametrize("name", ["on-demand", "incoming", *RETRAIN])
+def test_dataset_recipe_and_device_are_selects(deployed, name):
+    parameters = deployed[name].parameter_openapi_schema["properties"]
     assert set(parameters["dataset"]["enum"]) >= {"mnist", "fashion-mnist", "folder"}
-    recipe, _or_null = parameters["recipe"]["anyOf"]
-    assert set(recipe["enum"]) >= {"post", "mlp", "cnn"}
     assert set(parameters["device"]["enum"]) == {"auto", "cpu", "cuda", "mps"}
+    if name != "incoming":
+        assert set(parameters["recipe"]["enum"]) >= {"default", "post", "mlp", "cnn"}
+    for select in {"dataset", "device", "recipe"} & set(parameters):
+        assert parameters[select]["type"] == "string"  # else the form asks for a type first
 
 
-def test_the_overrides_are_the_recipe_fields_with_their_limits(form):
+def test_the_overrides_are_the_recipe_fields_with_their_limits_and_may_stay_empty(form):
     from classifier.training.recipe import Recipe
 
-    overrides = form["definitions"]["Overrides"]["properties"]
-    assert list(overrides) == [item.name for item in fields(Recipe)]
-    epochs, _or_null = overrides["epochs"]["anyOf"]
-    assert epochs == {"type": "integer", "minimum": 1, "maximum": 100_000}
-    optimiser, _or_null = overrides["optimiser"]["anyOf"]
-    assert optimiser["enum"] == ["sgd", "adam", "adamw"]
+    overrides = form["definitions"]["Overrides"]
+    assert list(overrides["properties"]) == [item.name for item in fields(Recipe)]
+    assert overrides.get("required", []) == []
+    kinds = {"epochs": {"type": "integer", "minimum": 1, "maximum": 100_000}}
+    kinds["optimiser"] = {"type": "string", "enum": ["sgd", "adam", "adamw"]}
+    for name, kind in kinds.items():
+        shown = overrides["properties"][name]
+        assert {key: shown[key] for key in shown if key not in {"title", "description"}} == kind
     assert form["properties"]["seed"]["minimum"] == 0
     limit, _or_null = form["properties"]["limit"]["anyOf"]
     assert limit["minimum"] == 1
 
 
+@pytest.mark.parametrize("name", ["on-demand", "incoming", *RETRAIN])
+def test_every_number_of_the_form_has_a_least_value(deployed, name):
+    form = deployed[name].parameter_openapi_schema
+    fields_ = [
+        (name, kind)
+        for group in (form, *form["definitions"].values())
+        for name, field in group["properties"].items()
+        for kind in field.get("anyOf", [field])
+    ]
+    numbers = [(name, kind) for name, kind in fields_ if kind.get("type") in {"integer", "number"}]
+    assert numbers
+    limits = {"minimum", "exclusiveMinimum"}
+    assert [name for name, kind in numbers if limits.isdisjoint(kind)] == []
+
+
 @pytest.mark.parametrize(
-    "parameters",
-    [{"dataset": "nope"}, {"seed": -1}, {"overrides": {"epochs": 0}}, {"overrides": {"epoch": 1}}],
+    ("name", "parameters"),
+    [
+        ("on-demand", {"dataset": "nope"}),
+        ("on-demand", {"recipe": "nope"}),
+        ("on-demand", {"seed": -1}),
+        ("on-demand", {"overrides": {"epochs": 0}}),
+        ("on-demand", {"overrides": {"epoch": 1}}),
+        ("on-demand", {"grid": {"rows": 21}}),
+        ("on-demand", {"image_size": "large"}),
+        ("incoming", {"device": "tpu"}),
+        ("incoming", {"drift": {"alarms_a_year": 0}}),
+        ("weekly", {"threshold": 1.5}),
+        ("weekly", {"rule": "none"}),
+        ("on-new-data", {"limits": {"min_new_rows": -1}}),
+    ],
     ids=str,
 )
-def test_a_run_with_bad_parameters_is_not_even_created(deployed, parameters):
+def test_a_run_with_bad_parameters_is_not_even_created(deployed, name, parameters):
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
 
@@ -119,7 +157,7 @@ def test_a_run_with_bad_parameters_is_not_even_created(deployed, parameters):
         get_client(sync_client=True) as client,
         pytest.raises(PrefectHTTPStatusError, match="Validation failed"),
     ):
-        client.create_flow_run_from_deployment(deployed["on-demand"].id, parameters=parameters)
+        client.create_flow_run_from_deployment(deployed[name].id, parameters=parameters)
 
 
 def test_forty_batches_ask_for_one_run_that_starts_after_all_of_them(deployed):

@@ -4,7 +4,10 @@ What lies there is read without the project's code: every row of every Parquet a
 every picture.
 """
 
+import base64
 import hashlib
+import io
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +19,7 @@ from tests.flows import pictures
 pytestmark = pytest.mark.slow
 
 WHY = ("--why", "asked to")
+EMBEDDED = re.compile(r'src="data:image/png;base64,([^"]*)"')
 IMAGES, LABELS = pictures.new(0, 100)
 MORE, _ = pictures.new(300, 304)
 
@@ -37,7 +41,10 @@ TRAIN, RECENT = split(IMAGES[:60])
 
 def report_pictures(root, result):
     folder = root.folder / result["report"]
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    beside = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    page = (folder / "report.html").read_text()
+    embedded = map(base64.b64decode, EMBEDDED.findall(page))
+    return beside | {f"in the page: {number}": found for number, found in enumerate(embedded)}
 
 
 MARKED = {
@@ -151,11 +158,12 @@ def test_every_picture_of_the_reports_that_show_them_was_replaced(story):
         assert before.keys() == after.keys()
         same = [name for name in before if before[name] == after[name]]
         assert same == [], run["report"]
-        for name in after:
-            path = story.root.folder / run["report"] / name
-            with Image.open(path) as picture:
+        assert any(name.startswith("in the page") for name in after), run["report"]
+        for content in after.values():
+            with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
-    assert story.answer["removed"]["pictures of reports"] >= sum(map(len, story.pictures))
+    beside = [name for run in story.pictures for name in run if name.endswith(".png")]
+    assert story.answer["removed"]["pictures of reports"] >= len(beside)
 
 
 def test_the_models_that_saw_them_are_named(story):

@@ -16,7 +16,7 @@ LANES = 2
 LASTING = re.compile(
     r"cache/(raw|tables|manifests|models|evaluations|pictures)/[0-9a-f]{64}(\.json|/.+)"
     r"|cache/records/\w+/folder/[0-9a-f]{64}(\.components\.json)?"
-    r"|reports/[^/]+/(log\.txt|report\.json|report\.html|\w+\.png)"
+    r"|reports/index\.html|reports/[^/]+/(log\.txt|report\.json|report\.html|\w+\.png)"
 )
 
 

@@ -143,3 +143,28 @@ def test_a_name_is_for_paths_only(root):
     done = root("ingest", "--batch", "x", "--dataset", "folder")
     assert done.code == 2
     assert "--batch" in done.sentence
+
+
+def test_a_link_out_of_the_folder_is_refused_and_what_it_leads_to_is_neither_read_nor_erased(
+    root, tmp_path
+):
+    images, labels = pictures.new(0, 20)
+    elsewhere = tmp_path / "elsewhere"
+    pictures.as_folders(elsewhere / "pictures", images[:10], labels[:10])
+    pictures.as_table(elsewhere / "rows.parquet", images[10:], labels[10:])
+    (root.incoming / "folder").symlink_to(elsewhere / "pictures")
+    (root.incoming / "table.parquet").symlink_to(elsewhere / "rows.parquet")
+    pictures.as_folders(root.incoming / "mine", images, labels)
+    leave_alone(root.incoming / "mine")
+    for link in ("folder", "table.parquet"):
+        os.utime(root.incoming / link, (0, 0), follow_symlinks=False)
+    result = root.ingest()
+    assert names(root) == ["mine"]
+    refused = {row["what"]: row["reason"] for row in result["refused"]}
+    for link in ("folder", "table.parquet"):
+        assert refused[link].startswith(f"{link} is a symbolic link that leads out of the incoming")
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    digest = pictures.digest(images[0])
+    erased = root.data("erase", digest, "--why", "asked for")
+    assert erased["removed"]["rows in incoming files"] == 1
+    assert {path: path.read_bytes() for path in before} == before

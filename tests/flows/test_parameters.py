@@ -58,3 +58,10 @@ def test_a_limit_or_epochs_leave_out_the_least_number_of_steps_unless_it_is_aske
     assert min_steps(100, min_steps=7) == 7
     assert min_steps(None, epochs=3) == 0
     assert min_steps(None, epochs=3, min_steps=7) == 7
+
+
+def test_the_recipe_called_default_is_that_of_the_dataset():
+    from flows.parameters import resolve
+
+    assert resolve("mnist", "default", None, "cpu").recipe_name == "post"
+    assert resolve("folder", "default", None, "cpu").recipe_name == "mlp"

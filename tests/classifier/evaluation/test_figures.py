@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from classifier.evaluation import figures
@@ -151,3 +151,28 @@ def test_any_number_of_channels_can_be_drawn(channels, tmp_path):
     figures.save(figure, tmp_path / "x.png")
     shape = figure.axes[0].images[0].get_array().shape
     assert shape == ((8, 8, 3) if channels == 3 else (8, 8))
+
+
+def luminance(colour):
+    """Relative luminance of a colour, as WCAG defines it."""
+    shares = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in to_rgb(colour)
+    ]
+    return 0.2126 * shares[0] + 0.7152 * shares[1] + 0.0722 * shares[2]
+
+
+@pytest.mark.parametrize("colour", [figures.TITLE, figures.RIGHT, figures.WRONG])
+@pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
+def test_titles_can_be_read_on_a_light_and_on_a_dark_page(colour, page):
+    dark, light = sorted((luminance(colour), luminance(page)))
+    assert (light + 0.05) / (dark + 0.05) >= 4
+
+
+def test_a_grid_of_images_has_no_background(rows, tmp_path):
+    images, labels, _, _ = rows
+    figures.save(figures.sample_grid(images, labels, CLASSES), tmp_path / "samples.png")
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.mode == "RGBA"
+        assert picture.getpixel((0, 0))[3] == 0
+        assert picture.getpixel((picture.width // 10, picture.height // 5))[3] == 255

@@ -15,7 +15,6 @@ from classifier.evaluation.ledger import (
     anchor_of,
     current_ledger,
     detectable_gain,
-    look_again,
     new_rows_due,
     next_look,
 )
@@ -97,12 +96,6 @@ def test_only_better_spends_alpha_and_a_repeat_spends_none():
         looked(5, sets=("official", "recent-1")),
     ]
     assert [next_look(looks[:count]) for count in range(7)] == [1, 2, 2, 2, 2, 3, 4]
-
-
-def test_a_repeat_finds_the_first_logged_verdict():
-    looks = [looked(0), looked(1, rule="not-worse")]
-    assert look_again(looks, looked(9).question) is looks[0]
-    assert look_again(looks, looked(9, challenger="b").question) is None
 
 
 def test_the_anchor_is_the_champion_at_the_start_of_the_ledger_and_outlives_a_promotion():

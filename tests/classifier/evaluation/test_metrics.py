@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from classifier.errors import InputError
 from classifier.evaluation import metrics
@@ -22,6 +23,8 @@ def test_agrees_with_the_definitions_written_out(answers):
     assert found["rows"] == 500
     assert found["errors"] == np.sum(predictions != labels)
     assert found["test_accuracy"] == pytest.approx(np.mean(predictions == labels))
+    right = stats.binomtest(int(np.sum(predictions == labels)), 500)
+    assert found["interval"] == pytest.approx(list(right.proportion_ci(method="exact")))
     exact = probabilities.astype(np.float64)
     assert found["log_loss"] == pytest.approx(
         -np.log(exact[np.arange(500), labels] / exact.sum(axis=1)).mean()
