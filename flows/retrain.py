@@ -89,14 +89,22 @@ def retrain(
         done |= steps.combined(plan, done["normalise"], new)
         done |= {} if from_champion else steps.pretrained(plan)
         this = Retraining.of(run, plan, seed, grid, done, from_champion=from_champion)
-        if answer := known_answer(this.known, this.training, rule, threshold):
-            return this.unchanged(*answer)
-        check_parameters(dataset, plan.recipe, this.rows)
-        wait = None if this.is_trained else pace.waiting(limits, this.training, this.rows)
-        if wait:
-            return this.unchanged(wait.why, state=wait.state)
-        try:
-            this.train(pace.max_seconds(limits, dataset))
-        except BudgetSpentError as error:
-            return this.unchanged(str(error), state=pace.SPENT)
-        return this.decide(rule, threshold)
+        state = _outcome(this, rule, threshold, limits)
+        found: Any = state.data
+        announce.retrained(found, run.folder)
+        return state
+
+
+def _outcome(this: Retraining, rule: Rule, threshold: float | None, limits: Pace) -> State:
+    """Train and judge, if that is due, and return the state in which the run ends."""
+    if answer := known_answer(this.known, this.training, rule, threshold):
+        return this.unchanged(*answer)
+    check_parameters(this.plan.dataset, this.plan.recipe, this.rows)
+    wait = None if this.is_trained else pace.waiting(limits, this.training, this.rows)
+    if wait:
+        return this.unchanged(wait.why, state=wait.state)
+    try:
+        this.train(pace.max_seconds(limits, this.plan.dataset))
+    except BudgetSpentError as error:
+        return this.unchanged(str(error), state=pace.SPENT)
+    return this.decide(rule, threshold)

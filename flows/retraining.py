@@ -15,7 +15,7 @@ from flows.parameters import Plan
 from registry import models
 from registry.models import Models
 from reporting.report import Run
-from tasks import announce, champion, pace
+from tasks import champion, pace
 from tasks.export import export
 from tasks.flips import plot_flips
 from tasks.judge import Bars, Rule, Training, bars, judge
@@ -239,5 +239,4 @@ class Retraining:
             "recipe_fields": asdict(self.plan.recipe),
         }
         found = report(self.run, about, self.done)
-        announce.retrained(found, self.run.folder)
         return Completed(name=state, message=" ".join(why), data=found)

@@ -24,27 +24,32 @@ def batch_came_in(dataset: str, batch: Batch) -> None:
     _emit(BATCH_CAME_IN, dataset, batch=batch.name, rows=batch.about["train"])
 
 
-def retrained(found: Mapping[str, Any], report: Path) -> None:
-    """Emit what people should know of a retraining that ended, given the figures of its report."""
+def retrained(found: Mapping[str, Any], folder: Path) -> None:
+    """Emit what people should know of a retraining that ended.
+
+    Args:
+        found: the figures of its report.
+        folder: of its report.
+    """
     for alarm in alarms.of_retrain(found):
-        _send(alarm, str(found["dataset"]), report)
+        _send(alarm, str(found["dataset"]), folder)
 
 
-def stopped_at_broken_data(dataset: str, why: str, report: Path) -> None:
+def stopped_at_broken_data(dataset: str, why: str, folder: Path) -> None:
     """Emit that nothing is trained on the data that there is."""
     batch = next(batch.name for batch in data.current(dataset).live if batch.broken)
-    _send(alarms.of_broken_data(dataset, batch, why), dataset, report)
+    _send(alarms.of_broken_data(dataset, batch, why), dataset, folder)
 
 
 def looked_at(
-    dataset: str, checks: Mapping[str, Artifact], report: Path, *, broken_too: bool = True
+    dataset: str, checks: Mapping[str, Artifact], folder: Path, *, broken_too: bool = True
 ) -> None:
     """Emit which batches drift or are broken, in one event each.
 
     Args:
         dataset: its name.
         checks: of batches, by `check <batch>`.
-        report: of the run.
+        folder: of the report of the run.
         broken_too: unless the run stops at those and says so itself.
     """
     for outcome in ("drift", "broken") if broken_too else ("drift",):
@@ -54,20 +59,26 @@ def looked_at(
             if (check := artifact.read_json("check.json"))["outcome"] == outcome
         }
         if found:
-            _send(alarms.of_checks(dataset, outcome, found), dataset, report)
+            _send(alarms.of_checks(dataset, outcome, found), dataset, folder)
 
 
-def _send(alarm: Alarm, dataset: str, report: Path) -> None:
-    said = {"what": alarm.what, "why": alarm.why, "next": alarm.next, "report": str(report)}
-    _emit(f"{PROJECT}.{alarm.kind}", dataset, **said)
+def _send(alarm: Alarm, dataset: str, folder: Path) -> None:
+    """Emit an alarm under a name of its own, by which a server can tell that it has seen it."""
+    said = {"what": alarm.what, "why": alarm.why, "next": alarm.next}
+    name = {f"{PROJECT}.alarm": f"{alarm.kind} {folder.name}"}
+    said["report"] = str(folder / "report.html")
+    _emit(f"{PROJECT}.{alarm.kind}", dataset, name, **said)
 
 
-def _emit(event: str, dataset: str, **payload: Any) -> None:
+def _emit(
+    event: str, dataset: str, labels: Mapping[str, str] | None = None, **payload: Any
+) -> None:
     emit_event(
         event,
         resource={
             "prefect.resource.id": f"{PROJECT}.dataset.{dataset}",
             "prefect.resource.name": dataset,
+            **(labels or {}),
         },
         payload={"dataset": dataset, **payload},
     )
