@@ -114,4 +114,4 @@ def bars(scores: Sequence[Score]) -> tuple[list[Bar], list[tuple[float, str]]]:
         left, right = one.interval or (one.accuracy, one.accuracy)
         width = round(x(right) - x(left), 2)
         found.append(Bar(score=one, at=x(one.accuracy), low=x(left), width=width))
-    return found, [(x(tick), f"{100 * tick:.4g} %") for tick in ticks(low, high, 3)]
+    return found, [(x(tick), f"{100 * tick:.4g} %") for tick in ticks(low, high, 5)]

@@ -64,7 +64,7 @@ def _scores(about: Mapping[str, Any], results: Results) -> tuple[dict[str, list[
         history = history[:-1]
     champion = history[-1] if history else None
     if before := results.get("evaluate-champion"):
-        label = "Champion until now" if about.get("outcome") == "promoted" else "Champion"
+        label = "Champion before" if about.get("outcome") == "promoted" else "Champion"
         name = champion.model if champion else None
         found[OFFICIAL].append(_scored(label, before, name))
         if recent := results.get("evaluate-champion-recent"):

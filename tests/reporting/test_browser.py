@@ -51,7 +51,7 @@ def pages(tmp_path, monkeypatch):
         Outcome(
             step=LONG,
             outcome=outcome,
-            seconds=3.0,
+            seconds=21_594.0,  # "saved 5 h 59 min"
             artifact=Artifact(kind="models", digest="1" * 64, size=1),
             why=LONG,
         )

@@ -231,3 +231,12 @@ def test_five_hundred_reports_take_little_time(reports):
     index.write()
     assert time.process_time() - started < 2.0
     assert len(Rows((reports / "index.html").read_text()).links) == 500
+
+
+def test_of_very_many_runs_the_oldest_are_counted_and_not_listed(reports, monkeypatch):
+    runs = [add(reports, number) for number in range(5)]
+    monkeypatch.setattr(index, "MOST_SHOWN", 3)
+    text = written(reports)
+    assert Rows(text).links == [f"{run}/report.html" for run in reversed(runs[2:])]
+    assert "2 older runs are not listed." in text
+    assert "5 runs that still have a report" in text

@@ -42,11 +42,14 @@ def trained(tmp_path_factory, server):
 
 
 def files(root):
-    """The content of every file below the root, but for logs and for what was last hashed when.
+    """The content of every file below the root, but for what each run writes.
+
+    That is its log, the index of the reports, and what was last hashed when.
 
     Of a record, which every use writes again, it is the result.
     """
-    found = {path for path in root.rglob("*") if path.is_file() and path.name != "log.txt"}
+    found = {path for path in root.rglob("*") if path.is_file()}
+    found -= {path for path in found if path.name in {"log.txt", "index.html"}}
     found -= set(root.glob("cache/*/*.json"))
     content = {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
     for name in (name for name in content if name.startswith("cache/records/")):
