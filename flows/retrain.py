@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from classifier.errors import BudgetSpentError
@@ -26,6 +26,7 @@ from tasks.new_data import new_data
 from tasks.pace import Pace
 from tasks.plot import Grid
 from tasks.report import report
+from tasks.superseded import STATE, summary, superseded
 from tasks.terms import check_parameters
 
 TIME_LIMIT = 6 * 3600  # seconds
@@ -73,6 +74,9 @@ def retrain(
     from_champion = start == "champion"
     log.events(dataset)  # can the log be read? before anything is fetched
     with open_run() as run, pace.alone(dataset):
+        if why := superseded():
+            about = summary(plan.about | {"seed": seed}, why)
+            return Completed(name=STATE, message=why, data=report(run, about, {}))
         done = steps.published(plan)
         check_batches(dataset, done["normalise"])
         take_in_incoming(dataset, done["normalise"])

@@ -1,11 +1,14 @@
 """Progress of a long step: a bar in a terminal, a progress artifact in the UI."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,16 +50,31 @@ def counter(title: str) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def ui_progress(title: str) -> Iterator[Advance]:
-    """Show a progress artifact in the UI, updated every two seconds and at the end."""
+    """Show a progress artifact in the UI, updated every two seconds and at the end.
+
+    A thread sends the updates, so that the step does not wait for a server that is away.
+    """
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     number = cast("UUID", create_progress_artifact(0.0, description=title))  # a flow is synchronous
-    last = time.monotonic()
+    last, sender = time.monotonic(), threading.Thread()
+
+    def send(percent: float) -> None:
+        with suppress(httpx.HTTPError):  # it is shown, and decides nothing
+            update_progress_artifact(number, percent)
 
     def advance(done: float, total: float | None) -> None:
-        nonlocal last
-        if total and (done >= total or time.monotonic() - last > UI_SECONDS):
-            last = time.monotonic()
-            update_progress_artifact(number, 100 * done / total)
+        nonlocal last, sender
+        if not total or (done < total and time.monotonic() - last < UI_SECONDS):
+            return
+        last = time.monotonic()
+        if done >= total and sender.is_alive():
+            sender.join(UI_SECONDS)
+        if not sender.is_alive():
+            update = (send, 100 * done / total)
+            sender = threading.Thread(target=copy_context().run, args=update, daemon=True)
+            sender.start()
 
     yield advance
+    if sender.is_alive():
+        sender.join(UI_SECONDS)

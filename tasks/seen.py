@@ -23,7 +23,7 @@ def remember(dataset: str, stamps: Stamps) -> None:
 
 
 def stamps_of(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the stamps of a file, or of the files of a folder; of a link that leads out, its own."""
+    """Yield the stamps of a file, of a folder's files, or of a link itself that leads out."""
     if leads_out(path, top):
         stat = path.lstat()
         yield path.name, (stat.st_size, stat.st_mtime_ns)

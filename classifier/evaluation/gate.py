@@ -1,8 +1,8 @@
 """Gate: may the challenger replace the champion?
 
 1. `auto_rule` says what the challenger must show: to be better, or to be no worse.
-2. `current_ledger`, `next_look` and `anchor_of` of ledger.py give the ledger, the number of this look
-   and the anchor. A question that was asked before is not asked again: tasks/judge.py.
+2. `current_ledger`, `next_look` and `anchor_of` of ledger.py give the ledger, the number of this
+   look and the anchor. A question that was asked before is not asked again: tasks/judge.py.
 3. `verdict` decides, by the checks of checks.py. Champion, challenger and anchor are scored on the
    same rows, today.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
@@ -17,7 +17,8 @@ from flows.cli import automations, server
 from flows.cli.answer import Answer
 
 PROJECT = Path(__file__).resolve().parents[2]
-POOL = "local"  # as prefect.yaml has it
+POOL, QUEUE = "local", "training"  # as prefect.yaml has them
+AT_A_TIME = 1  # runs of the queue, unless another limit was set
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 
 
@@ -31,6 +32,7 @@ def deploy() -> Answer:
     """
     with server.present() as client:
         _make_pool(client)
+        _make_queue(client)
         deployed = _deploy()
         applied = automations.apply(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
@@ -55,6 +57,19 @@ def _make_pool(client: SyncPrefectClient) -> None:
             f"The work pool {POOL!r} of this server is of type {pool.type!r}, and not "
             f"{ProcessWorker.type!r}: name another one in prefect.yaml."
         )
+
+
+def _make_queue(client: SyncPrefectClient) -> None:
+    """Make the work queue of the trainings unless it is there; what was set on it stays."""
+    try:
+        client.create_work_queue(
+            name=QUEUE,
+            work_pool_name=POOL,
+            concurrency_limit=AT_A_TIME,
+            description="Trainings of this project: one at a time.",
+        )
+    except ObjectAlreadyExists:
+        return
 
 
 def _deploy() -> list[str]:

@@ -65,12 +65,15 @@ def test_deploying_twice_leaves_one_active_schedule(deployed):
     assert deployed["on-demand"].schedules == []
 
 
-def test_a_scheduled_run_is_not_doubled(deployed):
-    assert deployed["weekly"].global_concurrency_limit.limit == 1
-    assert deployed["weekly"].concurrency_options.collision_strategy.value == "CANCEL_NEW"
-    for name in ("on-demand", "incoming", "on-new-data"):
-        assert deployed[name].global_concurrency_limit.limit == 1
-        assert deployed[name].concurrency_options.collision_strategy.value == "ENQUEUE"
+def test_trainings_share_a_queue_with_room_for_one_and_no_lease_ends_a_run(deployed):
+    queues = {name: found.work_queue_name for name, found in deployed.items()}
+    assert queues == {
+        "on-demand": "training",
+        "weekly": "training",
+        "on-new-data": "training",
+        "incoming": "default",
+    }
+    assert {found.global_concurrency_limit for found in deployed.values()} == {None}
 
 
 @pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly", "on-new-data"])
