@@ -11,7 +11,7 @@ from pydantic import Field
 from classifier.errors import BudgetSpentError
 from flows import steps
 from flows.ingest import look
-from flows.names import DatasetName, RecipeName
+from flows.names import DEFAULT, DatasetName, RecipeName
 from flows.parameters import Device, ImageSize, RecipeFields, Seed, flow_run_name, resolve
 from flows.retraining import Retraining
 from registry import log
@@ -41,7 +41,7 @@ Threshold = Annotated[float | None, Field(ge=0, le=1)]
 def retrain(
     *,
     dataset: DatasetName = "mnist",
-    recipe: RecipeName = None,
+    recipe: RecipeName = DEFAULT,
     overrides: RecipeFields = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -57,7 +57,7 @@ def retrain(
 
     Args:
         dataset: Dataset to train on
-        recipe: How to train; the dataset's default recipe unless given
+        recipe: How to train; default is the recipe that the dataset declares
         overrides: Recipe fields to use instead of the recipe's own
         seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one

@@ -37,7 +37,6 @@ def ui(tmp_path_factory):
     own = {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",  # as docs/operation.md says
         "RETRAIN_DATA": str(folder / "data"),
         "RETRAIN_SOURCE": str(FIXTURE),
     }
