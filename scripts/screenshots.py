@@ -1,4 +1,4 @@
-"""Draw docs/form.png and docs/run-in-ui.png from a running `./run ui`, with the browser of the tests.
+"""Draw docs/form.png and docs/run-in-ui.png from a running `./run ui`, with the tests' browser.
 
 RETRAIN_SOURCE=... ./run ui                           # in another terminal, with an empty data root
 .venv/bin/python scripts/screenshots.py               # PREFECT_SERVER_API_PORT as there
