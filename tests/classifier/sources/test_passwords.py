@@ -61,7 +61,11 @@ def test_no_error_of_a_mirror_shows_them(web, folder, answer):
     assert_shows_no_secret(caught.value)
 
 
-@pytest.mark.parametrize("url", [closed_address(), "http://[::1", "ftp://127.0.0.1/mnist"])
+@pytest.mark.parametrize(
+    "url",
+    [closed_address(), "http://[::1", "ftp://127.0.0.1/mnist"],
+    ids=["nobody listens", "no address", "another scheme"],
+)
 def test_no_error_of_an_address_shows_them(folder, url):
     with pytest.raises(AllSourcesFailed) as caught:
         fetch_into(digits(Mirror(private(url))), folder)
