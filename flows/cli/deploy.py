@@ -4,12 +4,22 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Scheduled
 from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import InputError
@@ -19,9 +29,9 @@ from flows.cli.answer import Answer
 PROJECT = Path(__file__).resolve().parents[2]
 POOL, QUEUE = "local", "training"  # as prefect.yaml has them
 AT_A_TIME = 1  # runs of the queue, unless another limit was set
+MISSED = timedelta(days=1)  # in which a run crashed that starts again
+MOST_STARTS = 2  # of a run that starts again, as in automations.yaml
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
-
-
 REMEDY = f"off until there is a notification block named {automations.BLOCK} (docs/operation.md)"
 
 
@@ -35,12 +45,42 @@ def deploy() -> Answer:
         _make_queue(client)
         deployed = _deploy()
         applied = automations.apply(client)
+        restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
         address = str(client.api_url).rstrip("/")
     alarms = f"go to the block {automations.BLOCK}: {', '.join(blocks)}" if blocks else REMEDY
     lines = [f"deployed   {', '.join(deployed)}", f"alarms     {alarms}"]
-    found = {"server": address, "deployed": deployed, "automations": applied, "alarms": blocks}
+    if restarted:
+        lines.append(f"restarted  {', '.join(restarted)}")
+    found = {
+        "server": address,
+        "deployed": deployed,
+        "automations": applied,
+        "alarms": blocks,
+        "restarted": restarted,
+    }
     return Answer(found, "\n".join(lines))
+
+
+def start_again(client: SyncPrefectClient) -> list[str]:
+    """Start again what crashed, as the automation of automations.yaml does; returns the names.
+
+    A server that is just starting sees no event, so a run that crashed then would stay as it is.
+    """
+    ours = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[automations.TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+        end_time=FlowRunFilterEndTime.model_validate({"after_": datetime.now(UTC) - MISSED}),
+    )
+    found = []
+    for run in client.read_flow_runs(flow_run_filter=ours):
+        if run.deployment_id and run.run_count <= MOST_STARTS:
+            state: State[None] = Scheduled(
+                name="AwaitingRetry", message="It crashed, and starts again."
+            )
+            client.set_flow_run_state(run.id, state)
+            found.append(run.name)
+    return found
 
 
 def _make_pool(client: SyncPrefectClient) -> None:

@@ -159,3 +159,24 @@ def test_a_block_of_that_name_that_cannot_notify_does_not_count(applied, client)
 
     Secret(value="x").save("alarms")
     assert applied(AUTOMATION | {"actions": [NOTIFICATION]}) == {}
+
+
+def test_what_crashed_while_the_server_was_starting_starts_again_and_no_other(flows, client):
+    from prefect.states import Completed, Crashed
+
+    assert flows("deploy").code == 0
+    deployment = client.read_deployment_by_name("train/on-demand").id
+
+    def run(state, **options):
+        number = client.create_flow_run_from_deployment(deployment, **options).id
+        client.set_flow_run_state(number, state, force=True)
+        return number
+
+    crashed, done = run(Crashed()), run(Completed())
+    assert json.loads(flows("deploy", "--json").out)["restarted"] == [
+        client.read_flow_run(crashed).name
+    ]
+    assert client.read_flow_run(crashed).state_name == "AwaitingRetry"
+    assert client.read_flow_run(done).state_name == "Completed"
+    client.set_flow_run_state(crashed, Completed(), force=True)
+    assert json.loads(flows("deploy", "--json").out)["restarted"] == []
