@@ -55,7 +55,14 @@ def finished_reports() -> list[Path]:
     """Return the reports of finished runs, the oldest first: by start, then by time of writing."""
     found = (path for path in layout.reports().glob("*/report.json"))
     named = (path for path in found if is_name(path.parent.name))
-    return sorted(named, key=lambda path: (path.parent.name[:15], path.stat().st_mtime))
+    return sorted(named, key=lambda path: (path.parent.name[:15], _written(path)))
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it is being removed
+        return 0.0
 
 
 def timelines() -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -1,6 +1,7 @@
 """The log of a run: what its flow, its steps and the classifier say, in one file."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,9 @@ class RunLog(logging.FileHandler):
         super().__init__(path, encoding="utf-8")
         self.flow_run_id = str(flow_run_id)
         self.addFilter(self.is_of_this_run)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+        form = logging.Formatter("%(asctime)sZ %(levelname)-7s %(name)s  %(message)s")
+        form.converter = time.gmtime  # as the names of runs
+        self.setFormatter(form)
 
     def is_of_this_run(self, record: logging.LogRecord) -> bool:
         """Return whether the run itself says it, and not another one of this process."""

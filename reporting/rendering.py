@@ -1,7 +1,6 @@
 """Rendering: values and a template give HTML or Markdown, in which all text is text."""
 
 import re
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ def _environment(*, html: bool) -> Environment:
     environment.filters |= {
         "cell": cell,
         "count": count,
-        "moment": moment,
         "percent": percent,
         "seconds": seconds,
         "short": short,
@@ -88,8 +86,3 @@ def short(artifact: str) -> str:
     """Return the name of an artifact with the first letters of its digest: models/0f11991b."""
     kind, _, digest = artifact.removeprefix("cache/").partition("/")
     return f"{kind}/{digest[:8]}"
-
-
-def moment(at: datetime) -> str:
-    """Return a time for people: 26 Nov 2026, 18:05 UTC."""
-    return f"{at.astimezone(UTC):%d %b %Y, %H:%M} UTC"

@@ -28,6 +28,8 @@ from reporting import index, page, rendering, retention, ui
 from reporting.details import Details
 from reporting.log import RunLog, listening
 
+LONGEST = 1_000  # characters of what is said of the flow itself
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -144,7 +146,7 @@ def open_run() -> Iterator[Run]:
 def _say(log: RunLog, level: int, text: str) -> None:
     """Write a line about the flow itself: the index reads it where a run has no page."""
     about = {"name": "flow", "levelno": level, "levelname": logging.getLevelName(level)}
-    log.handle(logging.makeLogRecord(about | {"msg": one_line(text)}))
+    log.handle(logging.makeLogRecord(about | {"msg": one_line(text)[:LONGEST]}))
 
 
 def _write_index() -> None:

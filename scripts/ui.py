@@ -31,9 +31,9 @@ def main() -> None:
     port = chosen_port()
     os.environ[PORT] = str(port)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
-    # Else every web page that a browser here shows may start runs, and so commands of the worker.
-    # Of the worker and what it says until the flow starts, which then says more (reporting/log.py).
+    # What a worker says until the flow starts, which then says more (reporting/log.py).
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "WARNING")
+    # Else every web page that a browser here shows may start runs, and so commands of the worker.
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{HOST}:{port}")
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
         os.environ["PREFECT_API_AUTH_STRING"] = password

@@ -105,8 +105,8 @@ def _slow(found: Mapping[str, Any]) -> Alarm | None:
     return Alarm(
         kind="retrain.slow",
         what=f"The training of {found['dataset']} took {found['train_seconds']:.3g} s.",
-        why=f"The median of those before it is {usual:.3g} s, with the same recipe on "
-        f"{found['device']}.",
+        why=f"At the median speed of those before it, with the same recipe on {found['device']}, "
+        f"it takes {usual:.3g} s.",
         next="./run preflight",
     )
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect.events import emit_event
+from prefect.logging import get_run_logger
 
 from artifacts.artifact import Artifact
+from artifacts.errors import InputError
 from registry import data
 from registry.data import Batch
 from tasks import alarms
@@ -31,14 +33,26 @@ def retrained(found: Mapping[str, Any], folder: Path) -> None:
         found: the figures of its report.
         folder: of its report.
     """
-    for alarm in alarms.of_retrain(found):
+    try:
+        told = list(alarms.of_retrain(found))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        InputError,
+    ) as error:  # it has ended
+        get_run_logger().warning("People are not told of this run: %s", error)
+        return
+    for alarm in told:
         _send(alarm, str(found["dataset"]), folder)
 
 
 def stopped_at_broken_data(dataset: str, why: str, folder: Path) -> None:
     """Emit that nothing is trained on the data that there is."""
-    batch = next(batch.name for batch in data.current(dataset).live if batch.broken)
-    _send(alarms.of_broken_data(dataset, batch, why), dataset, folder)
+    broken = [batch.name for batch in data.current(dataset).live if batch.broken]
+    if broken:  # unless it was retracted meanwhile
+        _send(alarms.of_broken_data(dataset, broken[0], why), dataset, folder)
 
 
 def looked_at(

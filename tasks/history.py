@@ -10,6 +10,8 @@ from artifacts import runs
 
 #: What two trainings must have in common for their times to be compared.
 ALIKE = ("dataset", "recipe_fields", "device")
+#: What ends without saying anything of data that waits.
+SILENT = ("Broken", "Superseded")
 FEWEST, MOST = 3, 20  # earlier trainings of which a median is taken
 
 
@@ -25,22 +27,26 @@ def retrains(dataset: str) -> Iterator[dict[str, Any]]:
 
 
 def last_retrain(dataset: str, *, before: str) -> dict[str, Any] | None:
-    """Return the report of the last retraining in front of the run of that name."""
-    return next((one for one in retrains(dataset) if one["run_id"] < before), None)
+    """Return the report of the last retraining before the run of that name that could speak."""
+    earlier = (one for one in retrains(dataset) if one["run_id"] < before)
+    return next((one for one in earlier if one["state"] not in SILENT), None)
 
 
 def usual_seconds(found: Mapping[str, Any]) -> float | None:
-    """Return the median time of the last trainings like this one; None where they are too few.
+    """Return what this training takes at the median speed of the last ones like it.
 
-    Those that came from the cache are none.
+    None where they are too few. Those that came from the cache are none.
     """
     wanted = json.loads(json.dumps({name: found[name] for name in ALIKE}))  # as in a report
-    alike = (
-        float(one["train_seconds"])
-        for one in retrains(str(found["dataset"]))
-        if one["run_id"] != found["run_id"]
-        and one.get("train_seconds")
-        and wanted.items() <= one.items()
-    )
-    seconds = list(islice(alike, MOST))
-    return median(seconds) if len(seconds) >= FEWEST else None
+    others = (one for one in retrains(str(found["dataset"])) if one["run_id"] != found["run_id"])
+    speeds = (_seconds_a_row(one) for one in others if wanted.items() <= one.items())
+    known = list(islice((speed for speed in speeds if speed), MOST))
+    return median(known) * found["train_rows"] if len(known) >= FEWEST else None
+
+
+def _seconds_a_row(report: Mapping[str, Any]) -> float | None:
+    """Return the seconds a row of a training; None where a report gives none."""
+    seconds, rows = report.get("train_seconds"), report.get("train_rows")
+    if not isinstance(seconds, int | float) or not isinstance(rows, int) or rows < 1:
+        return None
+    return seconds / rows

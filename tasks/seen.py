@@ -30,6 +30,8 @@ def stamps_of(path: Path, top: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         return
     files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
     for file in files:
+        if leads_out(file, top):
+            continue
         with suppress(FileNotFoundError):  # it is being moved
             stat = file.stat()
             yield file.relative_to(top).as_posix(), (stat.st_size, stat.st_mtime_ns)

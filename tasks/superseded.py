@@ -36,7 +36,8 @@ def superseded() -> str | None:
     with get_client(sync_client=True) as client:
         asked = client.read_flow_run(UUID(runtime.flow_run.id)).parameters
         for run in client.read_flow_runs(deployment_filter=ours, flow_run_filter=completed):
-            if run.parameters == asked and run.start_time:
+            did_it = run.state_name != STATE  # one that was superseded itself did nothing
+            if did_it and run.parameters == asked and run.start_time:
                 began = f"{run.start_time:%Y-%m-%d %H:%M:%S}"
                 return f"A run that began at {began} UTC, after this one was due, did the same."
     return None

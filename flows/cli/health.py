@@ -41,8 +41,8 @@ def health(*, dataset: DatasetName | None = None, within: Days = 8.0) -> Answer:
         within: Days in which a retrain must have completed, and new data must be taken in
     """
     names = [dataset] if dataset else [name for name in log.datasets() if _has_champion(name)]
-    found = [_state(name) for name in names]
     now = time.time()
+    found = [_state(name, now) for name in names]
     problems = [*_no_dataset(names), *_late(found, now - within * DAY, now), *_silent_server()]
     answer = {"healthy": not problems, "datasets": found, "problems": [vars(p) for p in problems]}
     if not problems:
@@ -56,16 +56,18 @@ def _has_champion(dataset: str) -> bool:
     return models.current(dataset).champion is not None
 
 
-def _state(dataset: str) -> dict[str, Any]:
+def _state(dataset: str, now: float) -> dict[str, Any]:
     """Return the last retrain of a dataset that completed, and since when data waits; JSON-ready.
 
     A retrain that ended `unchanged` or `refused` has done its work; one with broken data has not.
     """
-    last = next((one for one in history.retrains(dataset) if one["outcome"] != "broken"), None)
+    past = (one for one in history.retrains(dataset) if runs.started_at(one["run_id"]) <= now)
+    last = next((one for one in past if one["outcome"] != "broken"), None)
     waiting = seen.waiting_since(dataset)
     return {
         "dataset": dataset,
         "outcome": last["outcome"] if last else None,
+        "recipe": last.get("recipe") if last else None,
         "at": _utc(runs.started_at(last["run_id"])) if last else None,
         "report": layout.relative(layout.reports() / last["run_id"]) if last else None,
         "waiting_since": None if waiting is None else _utc(waiting),
@@ -90,7 +92,7 @@ def _late(found: list[dict[str, Any]], limit: float, now: float) -> Iterator[Pro
         elif _seconds(one["at"]) < limit:
             yield Problem(
                 what=f"The last retrain of {name} that completed was {_ago(one['at'], now)}.",
-                next=f"./run retrain{option}",
+                next=f"./run retrain{option} --recipe {one['recipe'] or 'default'}",
             )
         if one["waiting_since"] and _seconds(one["waiting_since"]) < limit:
             yield Problem(
