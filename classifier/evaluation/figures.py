@@ -114,15 +114,13 @@ def titled_grid(
 def class_means(batch: Floats, usual: Floats, classes: Sequence[str]) -> Figure:
     """The mean image of each class, [K, ...]: of a batch, and of the published rows below it."""
     shown = min(len(classes), MOST_MEANS)
-    starts = range(0, shown, MEANS_IN_A_ROW)
-    figure, cells = _grid(2 * len(starts), min(shown, MEANS_IN_A_ROW))
+    starts, columns = range(0, shown, MEANS_IN_A_ROW), min(shown, MEANS_IN_A_ROW)
+    figure, cells = _grid(2 * len(starts), columns)
     for start in starts:
         for images, whose in ((batch, "batch"), (usual, "usual")):
-            for offset in range(MEANS_IN_A_ROW):
-                if (label := start + offset) < shown:
-                    _show(next(cells), images[label], f"{classes[label]}, {whose}")
-                elif len(starts) > 1:
-                    next(cells)
+            for label, axes in zip(range(start, start + columns), cells, strict=False):
+                if label < min(shown, len(images)):  # the published rows may know fewer classes
+                    _show(axes, images[label], f"{classes[label]}, {whose}")
     return figure
 
 

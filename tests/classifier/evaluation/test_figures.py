@@ -176,3 +176,16 @@ def test_a_grid_of_images_has_no_background(rows, tmp_path):
         assert picture.mode == "RGBA"
         assert picture.getpixel((0, 0))[3] == 0
         assert picture.getpixel((picture.width // 10, picture.height // 5))[3] == 255
+
+
+def test_a_class_that_the_published_rows_do_not_know_has_the_mean_image_of_the_batch_alone():
+    batch, usual = np.zeros((11, 4, 4), np.float32), np.zeros((10, 4, 4), np.float32)
+    figure = figures.class_means(batch, usual, tuple("abcdefghijk"))
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == [
+        f"{name}, {whose}"
+        for row in ("abcde", "fghij", "k")
+        for whose in ("batch", "usual")
+        for name in row
+        if (name, whose) != ("k", "usual")
+    ]

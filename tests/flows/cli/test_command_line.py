@@ -315,7 +315,7 @@ def test_with_debug_prefect_logs_but_not_on_standard_output(server, tmp_path, tr
     done = CommandLine(PROJECT, server)(*QUICK, "--debug", RETRAIN_DATA=str(tmp_path / "data"))
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["steps"].values()) == {"cached"}
-    assert "Finished in state Cached" in done.stderr
+    assert "| INFO    | Task run 'plot folder post seed 0' - plot            cached" in done.stderr
 
 
 def test_without_json_the_summary_says_where_to_look(flows, root):
