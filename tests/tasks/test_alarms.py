@@ -35,6 +35,7 @@ def ended(**figures):
         "state": "Unchanged",
         "why": ["This training gave the champion."],
         "train_seconds": None,
+        "train_rows": 100,
         **figures,
     }
 
@@ -91,8 +92,14 @@ def test_a_training_twice_as_slow_as_the_median_is_slow():
     assert said(train_seconds=23.9) == {}
     alarm = said(train_seconds=24.0)["retrain.slow"]
     assert alarm.what == "The training of toys took 24 s."
-    assert "median of those before it is 12 s" in alarm.why
+    assert "it takes 12 s." in alarm.why
     assert alarm.next == "./run preflight"
+
+
+def test_twice_the_rows_may_take_twice_the_time():
+    trained(10.0, 10.0, 10.0)
+    assert said(train_seconds=39.0, train_rows=200) == {}
+    assert "it takes 20 s." in said(train_seconds=40.0, train_rows=200)["retrain.slow"].why
 
 
 def test_a_training_is_compared_with_no_less_than_three():
@@ -122,6 +129,8 @@ def test_a_damaged_report_stops_nothing():
     folder = layout.reports() / run_id(timedelta(hours=1))
     folder.mkdir()
     (folder / "report.json").write_text("{")
+    assert "retrain.slow" in said(train_seconds=100.0)
+    reported(timedelta(hours=2), train_seconds="18 s", train_rows="many")
     assert "retrain.slow" in said(train_seconds=100.0)
 
 
@@ -162,6 +171,13 @@ def test_staleness_is_said_once_in_four_weeks():
     assert "retrain.stale" in said()  # 56 days passed since the last run
     reported(timedelta(days=1))
     assert said() == {}
+
+
+@pytest.mark.parametrize("state", ["Broken", "Superseded"])
+def test_a_run_that_says_nothing_of_it_does_not_count_as_having_said_it(state):
+    came_in(timedelta(days=30))
+    reported(timedelta(days=1), state=state)
+    assert "retrain.stale" in said()
 
 
 def test_a_promotion_ends_staleness():

@@ -31,7 +31,7 @@ def retrained(days, outcome="unchanged", dataset="mnist"):
     start = time.gmtime(time.time() - days * DAY)
     folder = layout.reports() / f"{time.strftime('%Y%m%d-%H%M%S', start)}-{0:08x}"
     folder.mkdir(parents=True)
-    about = {"dataset": dataset, "outcome": outcome, "state": outcome.title()}
+    about = {"dataset": dataset, "recipe": "cnn", "outcome": outcome, "state": outcome.title()}
     (folder / "report.json").write_text(json.dumps(about))
 
 
@@ -73,9 +73,8 @@ def test_a_retrain_that_is_longer_ago_is_a_sentence_with_the_next_command(flows)
     retrained(9)
     done = flows("health")
     assert done.code == 1
-    assert done.out == (
-        "The last retrain of mnist that completed was 9.0 days ago. Next: ./run retrain\n"
-    )
+    what = "The last retrain of mnist that completed was 9.0 days ago."
+    assert done.out == f"{what} Next: ./run retrain --recipe cnn\n"
     assert flows("health", "--within", "10").code == 0
 
 
@@ -178,3 +177,22 @@ def test_it_loads_neither_prefect_nor_torch():
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert not {"prefect", "torch", "numpy"} & set(done.stdout.split())
+
+
+def test_a_report_of_the_future_says_nothing_of_the_past(flows):
+    stores.promote("a model", dataset="mnist")
+    retrained(20)
+    retrained(-2_000)  # written while the clock was wrong
+    done = flows("health")
+    assert done.code == 1
+    assert "was 20.0 days ago" in done.out
+
+
+def test_a_link_that_leads_out_of_incoming_does_not_wait_for_ever(flows, tmp_path):
+    stores.promote("a model", dataset="mnist")
+    retrained(1)
+    (tmp_path / "outside.parquet").write_text("rows")
+    folder = layout.store() / "incoming" / "mnist" / "delivery"
+    folder.mkdir(parents=True)
+    (folder / "link.parquet").symlink_to(tmp_path / "outside.parquet")
+    assert json.loads(flows("health", "--json").out)["datasets"][0]["waiting_since"] is None
