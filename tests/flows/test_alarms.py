@@ -187,7 +187,7 @@ def test_a_refusal_and_a_slow_training_are_told_apart(story):
     )
     assert "Next: ./run models show models/" in refused.body
     assert re.fullmatch(r"The training of folder took [\d.]+ s\.", slow.subject)
-    assert slow.body.startswith("The median of those before it is 0.01 s")
+    assert slow.body.startswith("At the median speed of those before it")
     assert "Next: ./run preflight\n" in slow.body
 
 

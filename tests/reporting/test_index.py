@@ -207,8 +207,8 @@ def finish(number, barrier):
 
 
 def test_of_runs_that_end_at_once_none_is_missing(reports):
-    spawn = multiprocessing.get_context("fork")
-    for turn in range(5):
+    spawn = multiprocessing.get_context("spawn")  # no threads of other tests
+    for turn in range(2):
         barrier = spawn.Barrier(4)
         numbers = range(4 * turn, 4 * turn + 4)
         ending = [spawn.Process(target=finish, args=(number, barrier)) for number in numbers]
