@@ -229,16 +229,17 @@ def reason(key: str, components: KeyComponents) -> str | None:
     for other in sorted(all_keys(place), key=_last_used, reverse=True):
         if old := components_of(other):
             return keys.shorten(keys.differences(old, components)) or None
-    return _last_eviction(place)
+    return _last_eviction(place, components)
 
 
-def _last_eviction(place: str) -> str | None:
-    """Say why the record of this step and group that was evicted last was."""
+def _last_eviction(place: str, components: KeyComponents) -> str | None:
+    """Say what changed since the record that was evicted last, and why that was."""
     noted = (layout.records() / place).glob("*.components.json")
     for file in sorted(noted, key=_changed, reverse=True):
         key = f"{place}/{file.name.removesuffix('.components.json')}"
-        if why := components_of(key).get("evicted"):
-            return str(why)
+        old = components_of(key)
+        if why := old.get("evicted"):
+            return "; ".join(filter(None, [keys.shorten(keys.differences(old, components)), why]))
     return None
 
 

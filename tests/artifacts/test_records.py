@@ -265,7 +265,8 @@ def test_where_no_record_is_left_the_reason_is_why_the_last_one_was_evicted():
         records.evict(key, f"an audit found fault {seed}")
         os.utime(records.components_path(key), (NOW - age * DAY,) * 2)
     place = key.rpartition("/")[0]
-    assert records.reason(f"{place}/" + "0" * 64, components) == "an audit found fault 2"
+    why = records.reason(f"{place}/" + "0" * 64, components)
+    assert why == "seed 2 -> 3; an audit found fault 2"
     assert records.reason("draw/other/" + "0" * 64, components) is None
 
 
