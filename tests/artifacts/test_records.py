@@ -266,7 +266,7 @@ def test_where_no_record_is_left_the_reason_is_why_the_last_one_was_evicted():
         os.utime(records.components_path(key), (NOW - age * DAY,) * 2)
     place = key.rpartition("/")[0]
     why = records.reason(f"{place}/" + "0" * 64, components)
-    assert why == "seed 2 -> 3; an audit found fault 2"
+    assert why == "seed 2 -> 3; name 2 -> 3; an audit found fault 2"
     assert records.reason("draw/other/" + "0" * 64, components) is None
 
 
