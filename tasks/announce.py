@@ -27,7 +27,7 @@ def batch_came_in(dataset: str, batch: Batch) -> None:
 
 
 def retrained(found: Mapping[str, Any], folder: Path) -> None:
-    """Emit what people should know of a retraining that ended.
+    """Emit what people should know of a retraining that ended; a fault here does not end it again.
 
     Args:
         found: the figures of its report.
@@ -35,13 +35,7 @@ def retrained(found: Mapping[str, Any], folder: Path) -> None:
     """
     try:
         told = list(alarms.of_retrain(found))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        InputError,
-    ) as error:  # it has ended
+    except (OSError, ValueError, TypeError, KeyError, InputError) as error:
         get_run_logger().warning("People are not told of this run: %s", error)
         return
     for alarm in told:
