@@ -1,7 +1,6 @@
 """Progress of a long step: a bar in a terminal, a progress artifact in the UI."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -54,27 +53,33 @@ def ui_progress(title: str) -> Iterator[Advance]:
 
     A thread sends the updates, so that the step does not wait for a server that is away.
     """
-    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+    from prefect.artifacts import create_progress_artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import ArtifactUpdate
+    from prefect.exceptions import PrefectException
 
     number = cast("UUID", create_progress_artifact(0.0, description=title))  # a flow is synchronous
-    last, sender = time.monotonic(), threading.Thread()
+    percent, ended = 0.0, threading.Event()
 
-    def send(percent: float) -> None:
-        with suppress(httpx.HTTPError):  # it is shown, and decides nothing
-            update_progress_artifact(number, percent)
+    def send() -> None:
+        # A client of its own: that of the flow is closed when the flow ends.
+        with get_client(httpx_settings={"timeout": 10}, sync_client=True) as client:
+            sent, last = 0.0, False
+            while not last:
+                last = ended.wait(UI_SECONDS)
+                if percent != sent:
+                    sent = percent
+                    with suppress(httpx.HTTPError, PrefectException):  # it decides nothing
+                        client.update_artifact(number, ArtifactUpdate(data=sent))
 
     def advance(done: float, total: float | None) -> None:
-        nonlocal last, sender
-        if not total or (done < total and time.monotonic() - last < UI_SECONDS):
-            return
-        last = time.monotonic()
-        if done >= total and sender.is_alive():
-            sender.join(UI_SECONDS)
-        if not sender.is_alive():
-            update = (send, 100 * done / total)
-            sender = threading.Thread(target=copy_context().run, args=update, daemon=True)
-            sender.start()
+        nonlocal percent
+        percent = 100 * done / total if total else percent
 
-    yield advance
-    if sender.is_alive():
+    sender = threading.Thread(target=copy_context().run, args=(send,), daemon=True, name=title)
+    sender.start()
+    try:
+        yield advance
+    finally:
+        ended.set()
         sender.join(UI_SECONDS)
