@@ -155,7 +155,8 @@ def project(tmp_path, request):
     shutil.copy(PROJECT / "run", folder)
     shutil.copytree(PROJECT / "scripts", folder / "scripts")
     (folder / "requirements.txt").write_text("numpy==9.9\ntorch==9.9.1\n")
-    (folder / "requirements-dev.txt").write_text("-r requirements.txt\nmypy==9.9\n")
+    (folder / "requirements-scale.txt").write_text("-r requirements.txt\ndask==9.9\n")
+    (folder / "requirements-dev.txt").write_text("-r requirements-scale.txt\nmypy==9.9\n")
     for name in ("flows", "pytest", "ruff", "mypy", "benchmarks", "importlinter", "prefect"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
@@ -242,6 +243,24 @@ def test_commands_before_tests_install_both_locks_in_turn(project):
 
 
 @one_shell
+def test_the_extra_for_several_machines_is_installed_on_request(project):
+    project("train")
+    assert "Installing requirements-scale.txt" in project("train", RETRAIN_EXTRAS="scale").stderr
+    assert project("train", RETRAIN_EXTRAS="scale").stderr == ""
+    assert project("train").stderr == ""  # that lock includes the smaller one
+    (project.folder / "requirements-scale.txt").write_text("-r requirements.txt\ndask==9\n")
+    assert "Installing requirements-dev.txt" in project("check").stderr
+
+
+@one_shell
+def test_an_unknown_extra_is_refused(project):
+    done = project("train", RETRAIN_EXTRAS="skale")
+    assert done.returncode == 1
+    assert done.stderr == "RETRAIN_EXTRAS is 'skale': leave it out, or set it to scale.\n"
+    assert not (project.folder / ".venv").exists()
+
+
+@one_shell
 @pytest.mark.parametrize("failing", [None, "ruff", "mypy", "importlinter"])
 def test_check_runs_every_tool_and_fails_with_any_of_them(project, failing):
     done = project("check", **({f"STATUS_{failing}": "3"} if failing else {}))
@@ -294,7 +313,7 @@ def test_a_changed_lock_is_installed(project, change):
 
 def test_a_development_lock_that_became_shorter_is_installed(project):
     project("check")
-    (project.folder / "requirements-dev.txt").write_text("-r requirements.txt\nmypy==9\n")
+    (project.folder / "requirements-dev.txt").write_text("-r requirements-scale.txt\nmypy==9\n")
     assert "Installing requirements-dev.txt" in project("check").stderr
 
 
@@ -393,7 +412,7 @@ def test_without_it_a_large_download_is_announced(project):
 
 @one_shell
 def test_a_real_venv_and_pip_do_what_the_others_stand_for(project):
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-scale.txt", "requirements-dev.txt"):
         (project.folder / name).write_text("# nothing\n")
     first = project("train", PYTHON=sys.executable)
     assert first.returncode == 0, first.stderr

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from tests.conftest import PROJECT
 
+LOCKS = ("requirements.txt", "requirements-scale.txt", "requirements-dev.txt")
 #: What `python -m venv` and pip bring themselves.
 OF_THE_ENVIRONMENT = {"pip", "setuptools", "wheel"}
 #: What the CUDA build of torch brings, in the versions that torch itself names.
@@ -37,7 +38,7 @@ def bounds(extra=None):
     return [Requirement(line) for line in wanted]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_line_names_one_version(name):
     loose = [line for line in lines(name) if not re.fullmatch(r"[\w.-]+==[\w.!+]+", line)]
     assert loose == []
@@ -47,7 +48,7 @@ def test_every_line_names_one_version(name):
 
 @pytest.mark.parametrize(
     ("files", "extra"),
-    [(["requirements.txt"], None), (["requirements.txt", "requirements-dev.txt"], "dev")],
+    [(LOCKS[:1], None), (LOCKS[:2], "scale"), (LOCKS, "dev")],
 )
 def test_the_bounds_admit_the_pins_and_each_has_one(files, extra):
     versions = pinned(*files)
@@ -60,7 +61,8 @@ def test_the_bounds_admit_the_pins_and_each_has_one(files, extra):
 
 
 def test_no_package_is_pinned_twice():
-    assert not pinned("requirements.txt").keys() & pinned("requirements-dev.txt").keys()
+    packages = [package for name in LOCKS for package in pinned(name)]
+    assert len(packages) == len(set(packages))
 
 
 def needed_by(names):
@@ -82,13 +84,13 @@ def needed_by(names):
 
 
 def test_what_the_packages_need_is_pinned_too():
-    known = pinned("requirements.txt", "requirements-dev.txt")
+    known = pinned(*LOCKS)
     loose = needed_by(known) - known.keys() - OF_THE_ENVIRONMENT
     assert [name for name in loose if not name.startswith(OF_CUDA)] == []
 
 
 def test_everything_installed_is_pinned_in_that_version():
-    known = pinned("requirements.txt", "requirements-dev.txt")
+    known = pinned(*LOCKS)
     there = {canonicalize_name(each.metadata["Name"]): each.version for each in distributions()}
     local = {name: Version(version).public for name, version in there.items()}
     own = OF_THE_ENVIRONMENT | {"image-retraining"}
