@@ -1,6 +1,5 @@
 """Artifacts: immutable folders, named by the SHA-256 of their content, published atomically."""
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -10,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artifacts import layout
+from artifacts import layout, remote, shared
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import (
     FileStats,
+    content_digest,
     explain_write_errors,
     file_stats,
     write_atomically,
@@ -45,14 +45,31 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The folder: in the cache, or among the artifacts that stay."""
+        """The folder; its files are brought from the remote where they are only there.
+
+        Raises:
+            InputError: they cannot be brought, or are damaged there.
+        """
+        folder = self.folder
+        if not folder.is_dir() and remote.current() is not None:
+            fetch(self)
+        return folder
+
+    @property
+    def folder(self) -> Path:
+        """The folder, be it there or not: in the cache, or among the artifacts that stay."""
         stays = layout.permanent() / self.name
         cached = layout.cache() / self.name
         return stays if stays.is_dir() and not cached.is_dir() else cached
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return the JSON object in that file of the folder."""
-        return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
+        """Return the JSON object in that file; of files in the remote, this one alone is brought.
+
+        Raises:
+            InputError: it cannot be brought, or is damaged there.
+        """
+        content = None if self.folder.is_dir() else shared.read(self.name, name)
+        return dict(json.loads(content or (self.path / name).read_bytes()))
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.digest[:8]}"
@@ -142,7 +159,6 @@ def draft(kind: str, *, permanent: bool = False) -> Iterator[Draft]:
 
 def _publish(new: Draft, kind: str) -> Artifact:
     """Rename the finished folder to its digest; an intact one that lies there already stays."""
-    new.folder.chmod(0o755)  # mkdtemp makes it private
     stats = file_stats(new.folder, {})
     artifact = Artifact(
         kind=kind,
@@ -150,14 +166,41 @@ def _publish(new: Draft, kind: str) -> Artifact:
         size=sum(file.size for file in stats.values()),
         metadata=new.metadata,
     )
-    folder = (layout.permanent() if new.permanent else layout.cache()) / artifact.name
+    top = layout.permanent() if new.permanent else layout.cache()
+    _place(new.folder, top / artifact.name, artifact, stats)
+    return artifact
+
+
+def _place(
+    finished: Path, folder: Path, artifact: Artifact, stats: Mapping[str, FileStats]
+) -> None:
+    finished.chmod(0o755)  # mkdtemp makes it private
     with lock("publish"):
         if find_damage(artifact, folder=folder, thorough=True):
             _delete(folder)
-            new.folder.rename(folder)
+            finished.rename(folder)
             _write_stat_cache(folder, stats)
         _stat_cache(folder).touch()  # in use: see pruning.py
-    return artifact
+
+
+def fetch(artifact: Artifact, *, permanent: bool = False) -> None:
+    """Bring the files of an artifact from the remote; nothing if it has none.
+
+    Args:
+        artifact: to be brought into the cache.
+        permanent: bring it to where it stays instead.
+
+    Raises:
+        InputError: the remote does not answer, the files are damaged there, or the data root
+            cannot be written.
+    """
+    if (wanted := shared.index_of(artifact.name)) is None:
+        return
+    with draft(artifact.kind, permanent=permanent) as new:
+        new.discard()
+        shared.download(artifact.name, wanted, new.folder)
+        top = layout.permanent() if permanent else layout.cache()
+        _place(new.folder, top / artifact.name, artifact, file_stats(new.folder, {}))
 
 
 def keep(artifact: Artifact) -> Artifact:
@@ -201,9 +244,11 @@ def find_damage(
     """Say how the folder differs from what the digest promises, such as `a.png is missing`.
 
     Files are hashed again only where size, modification time or inode differ from when they were
-    last hashed, or with `thorough`.
+    last hashed, or with `thorough`. Files that are only in the remote are looked at when they come.
     """
-    folder = folder or artifact.path
+    if folder is None and not artifact.folder.is_dir() and shared.can_come(artifact.name):
+        return None
+    folder = folder or artifact.folder
     if not folder.is_dir():
         return f"{artifact} is missing"
     before = _read_stat_cache(folder)
@@ -216,9 +261,14 @@ def find_damage(
     return _describe_difference(before, now) or f"{artifact} has changed"
 
 
+def stats_of(folder: Path) -> dict[str, FileStats]:
+    """Return the stats of an artifact's files, hashed where they changed since they last were."""
+    return file_stats(folder, _read_stat_cache(folder))
+
+
 def stat_cache_path(artifact: Artifact) -> Path:
     """Return the file that holds the artifact's file stats; its time is that of the last use."""
-    return _stat_cache(artifact.path)
+    return _stat_cache(artifact.folder)
 
 
 def _stat_cache(folder: Path) -> Path:
@@ -235,12 +285,6 @@ def _read_stat_cache(folder: Path) -> dict[str, FileStats]:
         return {name: FileStats(*values) for name, values in stats.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def content_digest(stats: Mapping[str, FileStats]) -> str:
-    """Return the digest of an artifact: the SHA-256 of the sorted lines `path sha256 size`."""
-    lines = (f"{name} {file.sha256} {file.size}\n" for name, file in sorted(stats.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def describe_difference(old: Path, new: Path) -> str:

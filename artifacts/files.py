@@ -66,6 +66,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_digest(stats: Mapping[str, FileStats]) -> str:
+    """Return the digest of an artifact: the SHA-256 of the sorted lines `path sha256 size`."""
+    lines = (f"{name} {file.sha256} {file.size}\n" for name, file in sorted(stats.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file by the whole text, or leave what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from artifacts import records
+from artifacts import records, sharing
 from artifacts.artifact import Artifact, find_damage
 from artifacts.keys import KeyRule, artifacts_of
 
@@ -64,6 +64,8 @@ class Forecast:
         components = rule.components(arguments)
         key = rule.key(components, arguments)
         found = records.read(key)
+        if isinstance(found, str) and (shared := sharing.look(key)):
+            return Expectation(step=rule.step, outcome="cached", artifact=shared[0], why=None)
         if isinstance(found, str):
             there = records.path_of(key).exists()
             why = found if there else records.reason(key, components) or "first run"

@@ -76,7 +76,7 @@ def entries() -> list[Entry]:
     found = [
         Entry(
             name=name,
-            size=named[0].artifact.size,
+            size=_size_here(named[0].artifact),
             last_used=max(record.last_used for record in named),
             artifact=named[0].artifact,
             records=tuple(named),
@@ -86,6 +86,11 @@ def entries() -> list[Entry]:
     ]
     found += [*_orphans(by_artifact), *_checkpoints()]
     return sorted(found, key=lambda entry: entry.last_used)
+
+
+def _size_here(artifact: Artifact) -> int:
+    """Return the bytes that the artifact takes here; none of what lies only in the remote."""
+    return artifact.size if artifact.folder.is_dir() else 0
 
 
 def _orphans(by_artifact: dict[str, list[Record]]) -> Iterator[Entry]:

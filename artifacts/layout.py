@@ -6,6 +6,7 @@
     <root>/cache/checkpoints/            unfinished work of steps, opaque to this package
     <root>/cache/locks/                  which process computes what, and which runs are running
     <root>/cache/staging/                artifacts that are being written
+    <root>/cache/remote/                 what is known of a remote, and what waits for it
     <root>/reports/<run>/                one folder a run
     <root>/store/                        what cannot be computed again; nothing here removes any
     <root>/store/format.json             the format of all that lies in it
@@ -21,7 +22,7 @@ import re
 from pathlib import Path
 
 #: Folders of the cache that hold no artifacts.
-RESERVED = frozenset({"records", "checkpoints", "locks", "staging"})
+RESERVED = frozenset({"records", "checkpoints", "locks", "staging", "remote"})
 KIND = re.compile(r"[a-z][a-z0-9-]*")
 GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 SHA_256 = re.compile(r"[0-9a-f]{64}")

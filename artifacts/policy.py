@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 
-from artifacts import code, layout, records
+from artifacts import code, layout, records, sharing
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors
 from artifacts.keys import KeyComponents, KeyRule
@@ -109,19 +109,24 @@ def _settle(key: str, components: KeyComponents, *, refresh: bool) -> str | None
             lambda who: log.info("%s: waiting for %s, which computes the same result", step, who),
         )
         try:
-            if not records.path_of(key).exists():
-                why = records.reason(key, components)
-            elif refresh:
-                why = "a refresh was requested"
-            else:
-                why = records.validate_or_evict(key)
-                if why is None and isinstance(record := records.read(key), records.Record):
+            why = _why(key, components, refresh=refresh)
+            record = records.read(key)
+            if not refresh and (isinstance(record, records.Record) or sharing.pull(key)):
+                why, record = None, records.read(key)
+                if isinstance(record, records.Record):
                     log.info(str(Outcome.of(record.artifact, cached=True)))
         finally:
             held.release()
     if why:
         log.info("%s runs: %s", step, why)
     return why
+
+
+def _why(key: str, components: KeyComponents, *, refresh: bool) -> str | None:
+    """Say why the step runs by what is here; an unfit record is evicted."""
+    if not records.path_of(key).exists():
+        return records.reason(key, components)
+    return "a refresh was requested" if refresh else records.validate_or_evict(key)
 
 
 def _refreshes(context: TaskRunContext) -> bool:

@@ -144,6 +144,10 @@ def _sweep(since: float) -> None:
         left += (cache / kind).glob(".*.tmp")
         stat_caches = (cache / kind).glob("*.json")
         left += [path for path in stat_caches if not path.with_suffix("").is_dir()]
+    known = list((cache / "remote").glob("*/artifacts/*/*.json"))
+    if known:
+        named = {record.artifact.name for record in records.everything()}
+        left += [path for path in known if f"{path.parent.name}/{path.stem}" not in named]
     for path in left:
         if (modified_at(path) or since) < since:
             if path.is_dir():

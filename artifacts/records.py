@@ -119,7 +119,7 @@ def _read(key: str, path: str) -> Record | str:
             return "its record names another serialiser"
         if f"/{metadata['storage_key']}".endswith(f"/{key}"):
             value = json.loads(content["result"])
-            if _is_valid(value):
+            if is_valid(value):
                 return Record(key=key, artifact=Artifact(**value), last_used=last_used)
         else:
             return "its record belongs to another key"
@@ -130,7 +130,7 @@ def _read(key: str, path: str) -> Record | str:
     return "its record is damaged"
 
 
-def _is_valid(value: Any) -> bool:
+def is_valid(value: Any) -> bool:
     """Return whether the value describes an artifact, and nothing in it leads out of the cache."""
     return (
         isinstance(value, dict)

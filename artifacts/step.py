@@ -26,7 +26,7 @@ from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.transactions import IsolationLevel, Transaction, get_transaction
 
-from artifacts import artifact, keys, layout, machine, policy, records
+from artifacts import artifact, keys, layout, machine, policy, records, sharing
 from artifacts.artifact import Artifact, Draft
 from artifacts.code import CodeRule, files_of, project_root, source_file
 from artifacts.files import explain_write_errors
@@ -167,7 +167,8 @@ def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Call
         start = time.monotonic()
         outer = _running.set((kind, request))
         try:
-            made = function(*args, **kwargs)
+            with sharing.scratch(str(request.key)):
+                made = function(*args, **kwargs)
         finally:
             _running.reset(outer)  # a step may run within a step
         about = {
@@ -229,11 +230,13 @@ def _record(request: policy.KeyRequest, rule: KeyRule, made: Artifact) -> None:
     with explain_write_errors(layout.root()):
         records.write_components(str(request.key), request.components or {})
         records.write(str(request.key), made)
+        sharing.push(str(request.key))
 
 
 def _remove_scratch(done: Transaction) -> None:
     """Remove the unfinished work of a step that has finished."""
     layout.scratch(str(done.key)).unlink(missing_ok=True)
+    sharing.drop_scratch(str(done.key))
 
 
 _remove_scratch.log_on_run = False  # type: ignore[attr-defined] # two lines a step

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from artifacts import inventory, layout
-from artifacts.artifact import content_digest, find_damage
+from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
-from artifacts.files import FileStats, explain_write_errors, files
+from artifacts.files import FileStats, content_digest, explain_write_errors, files
 from artifacts.locks import lock
 from registry import decisions, log, models, pointer
 from registry.log import Event

@@ -4,9 +4,9 @@ from typing import Any
 
 from artifacts.errors import InputError
 from artifacts.locks import Lock, lock
-from registry import log, models, pointer
+from registry import log, models, pointer, sharing
 from registry.log import Event
-from registry.pointer import Pointer
+from registry.pointer import Pointer, PointerChangedError
 
 
 class ChampionChangedError(InputError):
@@ -43,34 +43,46 @@ def _change(
     kind: str, dataset: str, model: str, expected: int | None, about: dict[str, Any]
 ) -> Event:
     with changing(dataset):
+        sharing.bring(now=True)
         known = models.current(dataset)
         now = pointer.read(dataset)
         if not about["forced"] and (closed := models.refusal(known, model)):
             raise InputError(f"{closed} The champion stays.")
         if (now.event if now else None) != expected:
-            raise ChampionChangedError(
-                f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the "
-                "champion stays. Run the same command again."
-            )
-        if not pointer.is_there(dataset):
-            pointer.write(dataset, None)
-        event = log.append(kind, dataset, model=model, previous=expected, **about)
-        pointer.write(dataset, Pointer(event=event.number, model=model))
+            raise _changed(dataset)
+        try:
+            if not pointer.is_there(dataset):
+                pointer.write(dataset, None)
+            event = log.append(kind, dataset, model=model, previous=expected, **about)
+            pointer.write(dataset, Pointer(event=event.number, model=model))
+        except PointerChangedError:
+            sharing.bring(now=True)
+            raise _changed(dataset) from None
     return event
+
+
+def _changed(dataset: str) -> ChampionChangedError:
+    now = pointer.read(dataset)
+    return ChampionChangedError(
+        f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the champion "
+        "stays. Run the same command again."
+    )
 
 
 def undo(dataset: str, event: Event) -> None:
     """Take back a promotion whose run failed afterwards; nothing if another came since."""
     with changing(dataset):
+        sharing.bring(now=True)
         now = pointer.read(dataset)
         if now is None or now.event != event.number:
             return
-        previous = event.about["previous"]
-        if previous is None:
-            pointer.write(dataset, None)
-        else:
-            before = log.read(previous)
-            pointer.write(dataset, Pointer(event=previous, model=before.about["model"]))
+        previous, before = event.about["previous"], None
+        if previous is not None:
+            before = Pointer(event=previous, model=log.read(previous).about["model"])
+        try:
+            pointer.write(dataset, before)
+        except PointerChangedError:
+            return
         log.append("undo", dataset, promotion=event.number, model=event.about["model"])
 
 

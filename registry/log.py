@@ -18,7 +18,7 @@ from typing import Any
 from artifacts import layout
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
-from registry import formats
+from registry import formats, sharing
 
 FORMAT = 2  # of an event; those of format 1 carry no number
 NAME = re.compile(r"\d{6,}\.json")
@@ -73,17 +73,24 @@ def append(kind: str, dataset: str, **about: Any) -> Event:
         temporary = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
         temporary.write_text(text + "\n", encoding="utf-8")
         try:
-            number = last() + 1
-            while True:
-                try:
-                    os.link(temporary, path_of(number))  # fails where the number is taken
-                except FileExistsError:
-                    number += 1
-                else:
-                    break
+            with sharing.taking_numbers():
+                number = _take_number(temporary)
         finally:
             temporary.unlink(missing_ok=True)
     return Event(number=number, kind=kind, dataset=dataset, at=at, about=about)
+
+
+def _take_number(file: Path) -> int:
+    """Make the file the next event, also for other machines; return its number."""
+    number = last() + 1
+    while True:
+        try:
+            if sharing.take(number, file.read_bytes()):
+                os.link(file, path_of(number))  # fails where the number is taken
+                return number
+        except FileExistsError:
+            pass
+        number = max(number, last()) + 1
 
 
 def events(dataset: str) -> list[Event]:
@@ -103,6 +110,7 @@ def datasets() -> list[str]:
 
 def everything() -> list[Event]:
     """Return all events, the oldest first; raises as `events`."""
+    sharing.bring()
     # Not the listed ones: a listing may miss a file that was made while it was read.
     with explain_write_errors(layout.root()):  # such as a name that is too long
         if count := last():

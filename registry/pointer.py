@@ -15,7 +15,7 @@ from typing import Any
 from artifacts import layout
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
-from registry import formats
+from registry import formats, sharing
 
 FORMAT = 1
 NOTHING: dict[str, Any] = {"format": FORMAT, "event": None, "model": None}
@@ -78,14 +78,22 @@ def is_there(dataset: str) -> bool:
     return path_of(dataset).exists()
 
 
+class PointerChangedError(InputError):
+    """Another machine replaced the pointer first."""
+
+
 def write(dataset: str, pointer: Pointer | None) -> None:
     """Replace the pointer; None points to nothing.
 
     Raises:
+        PointerChangedError: another machine did, since the log was brought up to date.
         InputError: the data root cannot be written.
     """
     content = NOTHING
     if pointer is not None:
         content = {"format": FORMAT, "event": pointer.event, "model": pointer.model}
+    text = json.dumps(content) + "\n"
     with explain_write_errors(layout.root()):
-        write_atomically(path_of(dataset), json.dumps(content) + "\n")
+        if not sharing.replace_pointer(dataset, text):
+            raise PointerChangedError(f"Another machine changed which model of {dataset} counts.")
+        write_atomically(path_of(dataset), text)

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 #: Prefect's loggers of flows and tasks, and the loggers of modules that do not know Prefect.
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
-LOGGERS = (*RUN_LOGGERS, "classifier")
+LOGGERS = (*RUN_LOGGERS, "artifacts", "classifier", "registry")
 #: How Prefect's lines about its own work begin; the state and the page of the run say the same.
 CHATTER = (
     "Beginning flow run ",

@@ -19,7 +19,7 @@ from uuid import UUID
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from artifacts import layout, pruning, runs
+from artifacts import layout, pruning, runs, sharing
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
@@ -109,10 +109,11 @@ def open_run() -> Iterator[Run]:
 
     Raises:
         ArgumentError: the limit of the cache is no size, or that of the reports no number.
-        InputError: the data root cannot be written.
+        InputError: the data root cannot be written, or the remote refuses access.
     """
     rendering.load()
     flow_run_id, cache_limit, keep = UUID(flow_run.id), pruning.limit(), retention.limit()
+    sharing.begin()
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id.hex[:8]}"
     folder, flow = layout.reports() / name, str(flow_run.flow_name)
     with explain_write_errors(folder):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts import artifact, inventory, layout, lineage, pruning, runs
+from artifacts import artifact, inventory, layout, lineage, pruning, runs, upkeep
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
@@ -19,7 +19,7 @@ from artifacts.inventory import Entry
 from artifacts.locks import lock
 from artifacts.records import Record
 from classifier import datasets
-from registry import data, log
+from registry import data, log, sharing
 from reporting.pictures import cover
 from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
@@ -95,6 +95,8 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
         with lock("publish"):
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
+    sharing.remove(held)
+    upkeep.clear(sharing.kept())
     removed["rows in batches"] = sum(found[holder] for holder in held)
     pruning.prune()  # what killed runs left half written
     if runs.oldest_start() < float("inf"):

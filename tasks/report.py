@@ -57,8 +57,8 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         "test_set": metrics["test_set"],
         "train_rows": rows["train_rows"],
         "train_seconds": model.metadata["train_seconds"] if trained else None,
-        "model": layout.relative(model.path),
-        "manifest": layout.relative(results["manifest"].path),
+        "model": layout.relative(model.folder),
+        "manifest": layout.relative(results["manifest"].folder),
         "batches": _batches(about["dataset"], results["manifest"]),
     }
     if recent := results.get("evaluate-recent"):

@@ -22,7 +22,14 @@ REAL_SOURCE = os.environ.get("RETRAIN_SOURCE")
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"  # what is logged in no run
-OURS = ("RETRAIN_DATA", "RETRAIN_SOURCE", "RETRAIN_CACHE_LIMIT", "RETRAIN_KEEP_REPORTS")
+OURS = (
+    "RETRAIN_DATA",
+    "RETRAIN_SOURCE",
+    "RETRAIN_CACHE_LIMIT",
+    "RETRAIN_KEEP_REPORTS",
+    "RETRAIN_REMOTE",
+    "RETRAIN_LOCKS",
+)
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)
 

@@ -15,7 +15,7 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short on a slow machine
     "PREFECT_CLIENT_MAX_RETRIES": "8",  # a server that is away for eight minutes ends no run
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # terminal.py shows the project's lines
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "classifier",  # its warnings reach the UI
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "artifacts,classifier,registry",  # their warnings reach the UI
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # so does none from before a run
 }
 

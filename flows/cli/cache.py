@@ -9,12 +9,13 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from artifacts import audit as audits
-from artifacts import inventory, layout, pruning, runs
+from artifacts import inventory, layout, pruning, runs, upkeep
 from artifacts import lineage as lineages
+from artifacts.errors import ArgumentError
 from artifacts.lineage import Lineage
 from flows.cli.answer import Answer, short, size
 from flows.cli.signals import ended_by_term
-from registry import data
+from registry import data, sharing
 
 MADE = ("at", "seconds", "device", "source", "flow_run")  # what `lineage` prints of an artifact
 
@@ -43,12 +44,15 @@ def list_() -> Answer:
 
 
 @app.command
-def verify(*, repair: bool = False) -> Answer:
+def verify(*, repair: bool = False, remote: bool = False) -> Answer:
     """Hash everything again and say what is damaged.
 
     Args:
         repair: Remove what is damaged, so that the next run computes it again
+        remote: Look at what lies in RETRAIN_REMOTE instead; --repair then writes it anew from here
     """
+    if remote:
+        return _verify_remote(repair=repair)
     found = inventory.verify(repair=repair, read_checkpoint=_read_checkpoint) + data.problems()
     stays = [row for row in found if row["what"].startswith("store/")]
     lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
@@ -64,12 +68,42 @@ def verify(*, repair: bool = False) -> Answer:
     return Answer(found, "\n".join(lines), code=1 if left else 0)
 
 
+def _verify_remote(*, repair: bool) -> Answer:
+    found = upkeep.verify(repair=repair)
+    lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
+    if found and repair:
+        lines.append("What is intact here was written anew; what is not is computed again.")
+    elif found:
+        lines.append("--repair writes anew what is intact here, and lets the rest be computed.")
+    return Answer(
+        found,
+        "\n".join(lines or ["Nothing is damaged."]),
+        code=1 if found and not repair else 0,
+    )
+
+
+@app.command
+def push() -> Answer:
+    """Write to RETRAIN_REMOTE what lies here and not there."""
+    written, mended = upkeep.push()
+    found = {"records": written, "artifacts": mended}
+    return Answer(found, f"{written} records and {mended} artifacts were written.")
+
+
+@app.command
+def pull() -> Answer:
+    """Bring everything from RETRAIN_REMOTE that is not here."""
+    brought = upkeep.pull()
+    return Answer({"records": brought}, f"{brought} records were brought, with all their files.")
+
+
 @app.command
 def prune(
     *,
     keep_runs: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     max_size: str | None = None,
     older_than: timedelta | None = None,
+    remote: bool = False,
     dry_run: bool = False,
 ) -> Answer:
     """Remove what is no longer needed, and what killed runs left.
@@ -81,8 +115,13 @@ def prune(
         keep_runs: Keep only what this many of the newest runs used
         max_size: Keep at most this much, such as 500MB or 2GB; the least recently used goes first
         older_than: Remove what was last used before this time, such as 12h or 30d
+        remote: Remove from RETRAIN_REMOTE instead, by --older-than since it was written
         dry_run: Only say what would be removed
     """
+    if remote:
+        if older_than is None or keep_runs is not None or max_size is not None:
+            raise ArgumentError("--remote needs --older-than, such as 90d, and no other limit.")
+        return _prune_remote(older_than, dry_run=dry_run)
     bytes_kept = pruning.parse_size("--max-size", max_size) if max_size is not None else None
     if keep_runs is None and bytes_kept is None and older_than is None:
         bytes_kept = pruning.limit()
@@ -97,6 +136,15 @@ def prune(
     lines = [f"{short(entry.name):<21} {size(entry.size):>9}  {said}" for entry in gone]
     lines.append(f"{len(gone)} artifacts, {freed}, {said}.")
     return Answer([entry.row() for entry in gone], "\n".join(lines))
+
+
+def _prune_remote(older_than: timedelta, *, dry_run: bool) -> Answer:
+    upkeep.named()
+    gone = upkeep.prune(older_than=older_than, kept=sharing.kept(), dry_run=dry_run)
+    said = "would be removed" if dry_run else "removed"
+    found = dict(zip(("records", "files", "bytes"), gone, strict=True))
+    text = f"{gone[0]} records and {gone[1]} files, {size(gone[2])}, {said}."
+    return Answer(found, text)
 
 
 @app.command
@@ -244,6 +292,6 @@ def _rules() -> dict[str, Any]:
     return {step.rule.step: step.rule for step in (*before, *after)}
 
 
-for _command in (list_, verify, prune, adopt, explain, lineage, audit):
+for _command in (list_, verify, push, pull, prune, adopt, explain, lineage, audit):
     _name = _command.__name__.rstrip("_")
     app[_name].usage = f"Usage: ./run cache {_name} [OPTIONS]"

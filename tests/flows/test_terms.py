@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from artifacts.artifact import content_digest
-from artifacts.files import file_stats
+from artifacts.files import content_digest, file_stats
 from classifier import datasets
 from tests.flows import pictures
 from tests.flows.test_retrain import Root, source  # noqa: F401

@@ -1,0 +1,216 @@
+"""Files of artifacts in the remote, and what this machine knows of them.
+
+    <prefix>/artifacts/<kind>/<SHA-256>/<path>    the files
+    <prefix>/artifacts/<kind>/<SHA-256>.json      their index, written last: {path: [SHA-256, size]}
+
+The digest of an artifact is the one of its index, so an index proves itself, and a file is compared
+with it as it arrives. A copy of the index below `cache/remote/` says that the remote has the
+artifact.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from artifacts import remote
+from artifacts.errors import InputError
+from artifacts.files import FileStats, content_digest, sha256, write_atomically
+from artifacts.remote import Remote, RemoteAwayError
+
+AT_ONCE = 8  # requests for files
+LONGEST = 1024  # bytes of a name in a bucket
+
+#: SHA-256 and size of each file, by its path in the artifact.
+Index = dict[str, tuple[str, int]]
+
+
+class RemoteDamageError(InputError):
+    """What lies in the remote is not what was written there."""
+
+
+def index_from(stats: Mapping[str, FileStats]) -> Index:
+    """Return the index of files with these stats."""
+    return {path: (file.sha256, file.size) for path, file in stats.items()}
+
+
+def parse_index(name: str, value: Any) -> Index:
+    """Return the index of the artifact, if the value is it.
+
+    Args:
+        name: of the artifact: `<kind>/<SHA-256>`.
+        value: read from JSON.
+
+    Raises:
+        RemoteDamageError: it is not.
+    """
+    if isinstance(value, dict) and all(map(_is_entry, value.items())):
+        index: Index = {path: (str(digest), int(size)) for path, (digest, size) in value.items()}
+        stats = {p: FileStats(size, 0, 0, digest) for p, (digest, size) in index.items()}
+        if content_digest(stats) == name.partition("/")[2]:
+            return index
+    raise RemoteDamageError(f"The index of {name} in the remote is damaged.")
+
+
+def _is_entry(entry: tuple[Any, Any]) -> bool:
+    path, about = entry
+    parts = PurePosixPath(path).parts
+    inside = bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path
+    known = isinstance(about, list | tuple) and [type(each) for each in about] == [str, int]
+    return inside and path.isprintable() and len(path) < LONGEST and known
+
+
+def can_come(name: str) -> bool:
+    """Return whether the artifact is known to lie in a remote that may answer."""
+    there = remote.current()
+    return there is not None and not there.is_away and _note(there, name).exists()
+
+
+def index_of(name: str) -> Index | None:
+    """Return which files the artifact has in the remote; None if it is not there.
+
+    Raises:
+        InputError: the remote does not answer, or its index is damaged.
+    """
+    there = remote.current()
+    if there is None:
+        return None
+    with suppress(OSError, ValueError, RemoteDamageError):
+        return parse_index(name, json.loads(_note(there, name).read_text(encoding="utf-8")))
+    content = there.get(f"artifacts/{name}.json")
+    if content is None:
+        return None
+    index = parse_index(name, _json(content))
+    note(name, index)
+    return index
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def note(name: str, index: Index) -> None:
+    """Note that the remote has the artifact."""
+    if there := remote.current():
+        write_atomically(_note(there, name), json.dumps(index))
+
+
+def forget(name: str) -> None:
+    """Note that nothing is known of the artifact in the remote."""
+    if there := remote.current():
+        _note(there, name).unlink(missing_ok=True)
+
+
+def is_damaged(name: str) -> bool:
+    """Return whether the artifact was found damaged in the remote, and not written anew since."""
+    there = remote.current()
+    return there is not None and _damaged(there, name).exists()
+
+
+def _note(there: Remote, name: str) -> Path:
+    return there.folder / "artifacts" / f"{name}.json"
+
+
+def _damaged(there: Remote, name: str) -> Path:
+    return there.folder / "damaged" / name
+
+
+def download(name: str, index: Index, folder: Path) -> None:
+    """Write the files of an artifact into the folder, each compared with the index as it arrives.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+        RemoteDamageError: files are missing or damaged there. They are never asked for again, so
+            that the next run computes the artifact, and writes it anew.
+    """
+    there = remote.current()
+    assert there is not None  # noqa: S101 - whoever has an index has a remote
+    try:
+        bad = sorted(
+            path for path, fits in _in_parallel(_download, there, name, index, folder) if not fits
+        )
+    except RemoteAwayError as error:
+        raise RemoteAwayError(
+            f"{error} {name[:-56]} lies only there: run the same command again when it answers, or "
+            "with --refresh to compute it here."
+        ) from None
+    if bad:
+        raise _refuse(there, name, bad)
+
+
+def _refuse(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
+    write_atomically(_damaged(there, name), "")
+    forget(name)
+    there.delete([f"artifacts/{name}.json"])
+    return RemoteDamageError(
+        f"{', '.join(bad)} of {name[:-56]} {'is' if len(bad) == 1 else 'are'} damaged in "
+        f"{there.address}: it no longer counts. Run the same command again to compute it, or "
+        "`./run cache push` on a machine that has it."
+    )
+
+
+def read(name: str, path: str) -> bytes | None:
+    """Return the content of one file of an artifact in the remote; None if it is not there.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+        RemoteDamageError: as `download`.
+    """
+    there = remote.current()
+    if there is None or not (index := index_of(name)) or path not in index:
+        return None
+    return _read(there, name, path, index[path][0])
+
+
+@lru_cache(maxsize=32)
+def _read(there: Remote, name: str, path: str, digest: str) -> bytes:
+    content = there.get(f"artifacts/{name}/{path}")
+    if content is None or hashlib.sha256(content).hexdigest() != digest:
+        raise _refuse(there, name, [path])
+    return content
+
+
+def _download(there: Remote, name: str, path: str, about: tuple[str, int], folder: Path) -> bool:
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return there.download(f"artifacts/{name}/{path}", file) and sha256(file) == about[0]
+
+
+def upload(name: str, folder: Path, index: Index) -> None:
+    """Write the files of an artifact to the remote, and then its index; nothing if it has that.
+
+    Raises:
+        InputError: the remote does not answer, or refuses.
+    """
+    there = remote.current()
+    if there is None or _note(there, name).exists():
+        return
+    if there.get(f"artifacts/{name}.json") is None:
+        for _ in _in_parallel(_upload, there, name, index, folder):
+            pass
+        there.put(f"artifacts/{name}.json", json.dumps(index).encode())
+    note(name, index)
+    _damaged(there, name).unlink(missing_ok=True)
+
+
+def _upload(there: Remote, name: str, path: str, _: tuple[str, int], folder: Path) -> bool:
+    there.upload(f"artifacts/{name}/{path}", folder / path)
+    return True
+
+
+def _in_parallel(
+    move: Any, there: Remote, name: str, index: Index, folder: Path
+) -> Iterable[tuple[str, bool]]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = {
+            path: pool.submit(move, there, name, path, about, folder)
+            for path, about in index.items()
+        }
+        return [(path, job.result()) for path, job in jobs.items()]

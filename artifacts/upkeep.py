@@ -1,0 +1,230 @@
+"""Upkeep of the remote: write and bring everything, look for damage, and make room."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from artifacts import layout, records, remote, shared, sharing
+from artifacts.artifact import Artifact, find_damage, stats_of
+from artifacts.errors import ArgumentError
+from artifacts.files import explain_write_errors, sha256
+from artifacts.locks import lock
+from artifacts.records import Record
+from artifacts.remote import Remote, Stat
+from artifacts.shared import Index, RemoteDamageError
+
+#: What is younger stays: its record, or what names it, may be on its way.
+GRACE = timedelta(days=1)
+
+
+def named() -> Remote:
+    """Return the remote.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    there = remote.current()
+    if there is None:
+        raise ArgumentError(f"There is no remote: set {remote.ADDRESS} to s3://bucket/prefix.")
+    return there
+
+
+def push() -> tuple[int, int]:
+    """Write all records that the remote lacks, and what it lost of their artifacts.
+
+    Returns:
+        How many records were written, and how many artifacts.
+
+    Raises:
+        InputError: the remote does not answer, or refuses.
+    """
+    there = named()
+    with explain_write_errors(layout.root()):
+        present = {each.name for each in there.find("records")}
+        indexes = _indexes(there)
+        written, mended = 0, 0
+        for record in records.everything():
+            artifact = record.artifact
+            if not artifact.folder.is_dir() or find_damage(artifact):
+                continue
+            if artifact.name not in indexes:
+                shared.forget(artifact.name)
+                files = shared.index_from(stats_of(artifact.folder))
+                shared.upload(artifact.name, artifact.folder, files)
+                indexes.add(artifact.name)
+                mended += 1
+            if f"records/{record.key}" not in present:
+                sharing.push_record(there, record)
+                written += 1
+    return written, mended
+
+
+def pull() -> int:
+    """Bring all records that are not here, with the files of their artifacts.
+
+    Returns:
+        How many records were brought.
+
+    Raises:
+        InputError: the remote does not answer, or files are damaged there.
+    """
+    there, brought = named(), 0
+    for each in there.find("records"):
+        key = each.name.removeprefix("records/")
+        if not _is_key(key):
+            continue
+        with explain_write_errors(layout.root()), lock(key):
+            if isinstance(records.read(key), str):
+                brought += sharing.pull(key) is not None
+        if isinstance(record := records.read(key), Record):
+            _ = record.artifact.path
+    return brought
+
+
+def _is_key(key: str) -> bool:
+    step, _, rest = key.partition("/")
+    group, _, digest = rest.partition("/")
+    names = layout.GROUP.fullmatch(step) and layout.GROUP.fullmatch(group)
+    return bool(names and layout.SHA_256.fullmatch(digest))
+
+
+def _indexes(there: Remote) -> set[str]:
+    """Return the names of the artifacts that the remote has whole."""
+    found = (layout.ARTIFACT_NAME.fullmatch(each.name[10:-5]) for each in there.find("artifacts"))
+    return {match[0] for match in found if match}
+
+
+def verify(*, repair: bool = False) -> list[dict[str, str]]:
+    """Bring everything that the remote holds once, and say what is damaged.
+
+    Args:
+        repair: write damaged artifacts anew from what is intact here; of others, no record counts
+            any more.
+
+    Raises:
+        InputError: the remote does not answer, or refuses.
+    """
+    there, found = named(), []
+    with explain_write_errors(layout.root()):
+        layout.staging().mkdir(parents=True, exist_ok=True)
+        for name in sorted(_indexes(there)):
+            if problem := _find_damage(there, name):
+                found.append({"what": f"artifacts/{name}", "problem": problem})
+                if repair:
+                    _mend(there, name)
+        for each in there.find("records"):
+            key = each.name.removeprefix("records/")
+            try:
+                if _is_key(key):
+                    sharing.read_remote(there, key)
+            except RemoteDamageError as error:
+                found.append({"what": each.name, "problem": str(error)})
+                if repair:
+                    there.delete([each.name])
+    return found
+
+
+def _find_damage(there: Remote, name: str) -> str | None:
+    try:
+        index = shared.parse_index(name, json.loads(there.get(f"artifacts/{name}.json") or b"null"))
+    except (ValueError, RemoteDamageError):
+        return "its index is damaged"
+    bad = [path for path, fits in _compared(there, name, index) if not fits]
+    return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} damaged" if bad else None
+
+
+def _compared(there: Remote, name: str, index: Index) -> Iterator[tuple[str, bool]]:
+    for path, (digest, _) in index.items():
+        with tempfile.TemporaryDirectory(prefix="verify-", dir=layout.staging()) as folder:
+            file = Path(folder) / "file"
+            there_is_one = there.download(f"artifacts/{name}/{path}", file)
+            yield path, there_is_one and sha256(file) == digest
+
+
+def _mend(there: Remote, name: str) -> None:
+    kind, _, digest = name.partition("/")
+    artifact = Artifact(kind=kind, digest=digest, size=0)
+    there.delete([f"artifacts/{name}.json"])
+    shared.forget(name)
+    if artifact.folder.is_dir() and not find_damage(artifact):
+        files = shared.index_from(stats_of(artifact.folder))
+        shared.upload(name, artifact.folder, files)
+
+
+def prune(
+    *, older_than: timedelta, kept: Collection[str], dry_run: bool = False
+) -> tuple[int, int, int]:
+    """Remove what was written to the remote before that time, and what no record names.
+
+    Artifacts that stay, and what is younger than a day, are left alone. Machines that still have
+    what was removed go on with their own copy.
+
+    Args:
+        older_than: age of a record by the clock of the remote, a day or more.
+        kept: names of the artifacts that stay.
+        dry_run: only say.
+
+    Returns:
+        Number of records, of files, and their bytes.
+
+    Raises:
+        ArgumentError: the time is shorter than a day.
+        InputError: the remote does not answer, or refuses.
+    """
+    if older_than < GRACE:
+        raise ArgumentError("--older-than must be a day or more: others may be writing now.")
+    there = named()
+    there.put("clock", b"")
+    now = max(each.modified for each in there.find("") if each.name == "clock")
+    going, needed = [], set(kept)
+    for each in there.find("records"):
+        if each.modified < now - older_than:
+            going.append(each)
+        else:
+            needed |= _named_by(there, each)
+    by_artifact: dict[str, list[Stat]] = defaultdict(list)
+    for each in there.find("artifacts"):
+        by_artifact["/".join(each.name.removesuffix(".json").split("/")[1:3])].append(each)
+    files = [
+        each
+        for name, there_are in by_artifact.items()
+        if name not in needed and max(one.modified for one in there_are) < now - GRACE
+        for each in there_are
+    ]
+    files += [each for each in there.find("checkpoints") if each.modified < now - older_than]
+    if not dry_run:
+        there.delete(each.name for each in going)  # records first: none leads to nothing
+        there.delete(
+            each.name for each in sorted(files, key=lambda each: each.name[-5:] != ".json")
+        )
+    return len(going), len(files), sum(each.size for each in files)
+
+
+def _named_by(there: Remote, record: Stat) -> set[str]:
+    try:
+        found = sharing.read_remote(there, record.name.removeprefix("records/"))
+    except RemoteDamageError:
+        return set()
+    return {found[0].name} if found else set()
+
+
+def clear(kept: Collection[str]) -> None:
+    """Remove everything that can be computed again, as an erasure wants it.
+
+    Args:
+        kept: names of the artifacts that stay.
+
+    Raises:
+        InputError: the remote does not answer, or refuses.
+    """
+    if (there := remote.current()) is None:
+        return
+    for place in ("records", "checkpoints", "artifacts"):
+        there.delete(
+            each.name
+            for each in there.find(place)
+            if "/".join(each.name.removesuffix(".json").split("/")[1:3]) not in kept
+        )

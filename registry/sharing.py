@@ -1,0 +1,334 @@
+"""The store in the remote: one log, and one champion of a dataset, for all machines.
+
+    <prefix>/store/log/000042.json                     an event, created once: who creates it has it
+    <prefix>/store/registry/<dataset>/champion.json    the pointer, replaced with If-Match
+    <prefix>/store/artifacts/<kind>/<SHA-256>          says that the artifact stays
+    <prefix>/store/names/<SHA-256>.jsonl               names of the files of a batch
+
+Each machine has a copy of all of that in its `data/store`, which is brought up to date before the
+log is read. The remote is written first: without it nothing is decided.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifacts import layout, remote, shared
+from artifacts.artifact import Artifact, delete, fetch, find_damage, stats_of
+from artifacts.errors import InputError
+from artifacts.files import explain_write_errors, write_atomically
+from artifacts.locks import Lock, lock
+from artifacts.remote import Remote, RemoteAwayError
+from registry import formats
+
+_log_of_module = logging.getLogger(__name__)
+FRESH_SECONDS = 5.0  # for which what was brought counts as up to date
+_LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
+_brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
+
+
+@dataclass
+class Known:
+    """What is equal here and in the remote.
+
+    Fields:
+        event: the last event of which that is known.
+        digest: of its content.
+        pointers: ETag of each pointer, and digest of its content, by dataset.
+    """
+
+    event: int = 0
+    digest: str = ""
+    pointers: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def _updating() -> Lock:
+    """Return the lock under which this machine reads and writes the store in the remote."""
+    return lock("remote-store")
+
+
+def taking_numbers() -> AbstractContextManager[object]:
+    """Return the lock for `take`: what was taken in the remote is here before it is released."""
+    return nullcontext() if remote.current() is None else _updating()
+
+
+def bring(*, now: bool = False) -> None:
+    """Bring the store of this machine up to date; what is only here is written to the remote.
+
+    Args:
+        now: also if that was done some seconds ago, and not if the remote is away.
+
+    Raises:
+        RemoteAwayError: with `now`, the remote does not answer; else a warning says so.
+        InputError: the log here and the one in the remote contradict each other.
+    """
+    if (there := remote.current()) is None:
+        return
+    place = (there.address, layout.root())
+    if not now and time.monotonic() - _brought.get(place, float("-inf")) < FRESH_SECONDS:
+        return
+    try:
+        with explain_write_errors(layout.root()), _updating():
+            _bring(there)
+    except RemoteAwayError as error:
+        if now:
+            raise _nothing_decided(error) from None
+        remote.warn(error, "What is here counts until it does.")
+    _brought[place] = time.monotonic()
+
+
+def _nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
+    return RemoteAwayError(
+        f"{error} Machines share data/store there, so nothing was decided: run the same command "
+        "again when it answers."
+    )
+
+
+def _bring(there: Remote) -> None:
+    known = _read_known(there)
+    here = _numbers()
+    if not known.event or known.digest != _digest_of_event(known.event):
+        known.event = 0  # another store was restored, or nothing was noted
+    # Pointers first: an event that one of these leads to is then among those that are listed.
+    pointers = {each.name.split("/")[2]: each.tag for each in there.find(_POINTERS)}
+    changed = {
+        dataset: found
+        for dataset, tag in pointers.items()
+        if tag != known.pointers.get(dataset, ("", ""))[0]
+        and (found := there.get_with_tag(f"{_POINTERS}/{dataset}/champion.json"))
+    }
+    after = f"{_LOG}/{known.event:06d}.json" if known.event else None
+    theirs = [int(Path(each.name).stem) for each in there.find(_LOG, after=after)]
+    _check_common(there, theirs)
+    if new := [number for number in theirs if number not in here]:
+        _bring_events(there, new)
+    if ours := [number for number in here if number > max([known.event, *theirs])]:
+        _push_kept(there)
+        for number in ours:
+            if not there.create(f"{_LOG}/{number:06d}.json", _event(number).read_bytes()):
+                raise _contradiction(there, number)
+    known.event = max([0, *_numbers()])
+    known.digest = _digest_of_event(known.event)
+    for dataset, (content, tag) in changed.items():
+        write_atomically(_pointer(dataset), content.decode())
+        known.pointers[dataset] = (tag, _digest(content))
+    for dataset, content in _pointers_here():
+        if _digest(content) != known.pointers.get(dataset, ("", ""))[1]:
+            _replace(there, known, dataset, content)
+    _write_known(there, known)
+
+
+def _check_common(there: Remote, theirs: list[int]) -> None:
+    """Check that the last of the events that both have is the same."""
+    both = [number for number in theirs if _event(number).exists()]
+    if both and there.get(f"{_LOG}/{max(both):06d}.json") != _event(max(both)).read_bytes():
+        raise _contradiction(there, max(both))
+
+
+def _contradiction(there: Remote, number: int) -> InputError:
+    return InputError(
+        f"Event {number} of {layout.log()} is another one in {there.address}: something was "
+        f"decided here without it. Unset {remote.ADDRESS}, or choose another folder with --data, "
+        "and repeat there what was decided here."
+    )
+
+
+def _bring_events(there: Remote, numbers: list[int]) -> None:
+    """Write events of other machines, after what they lead to."""
+    if not (layout.store() / formats.FILE).exists():
+        formats.write(layout.store())
+    for each in there.find(_KEPT):
+        kind, digest = each.name.split("/")[2:4]
+        artifact = Artifact(kind=kind, digest=digest, size=0)
+        if layout.KIND.fullmatch(kind) and layout.SHA_256.fullmatch(digest):
+            if not (layout.permanent() / artifact.name).is_dir():
+                fetch(artifact, permanent=True)
+            _note_kept(there, artifact.name)
+    for each in there.find(_NAMES):
+        file = layout.store() / "names" / Path(each.name).name
+        if not file.exists() and (content := there.get(each.name)) is not None:
+            write_atomically(file, content.decode())
+    layout.log().mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        content = there.get(f"{_LOG}/{number:06d}.json")
+        if content is None:
+            raise InputError(f"Event {number} of {there.address} has been removed.")
+        write_atomically(_event(number), content.decode())
+        _follow_erasure(content)
+
+
+def _follow_erasure(content: bytes) -> None:
+    """Remove the batches that an erasure on another machine replaced."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        event = json.loads(content)
+        for digest in event["about"]["batches"] if event["kind"] == "erase" else ():
+            if layout.SHA_256.fullmatch(digest):
+                delete(Artifact(kind="batches", digest=digest, size=0), permanent=True)
+                (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
+        if event["kind"] == "erase":
+            _log_of_module.warning(
+                "Rows of %s were erased on another machine. Erase them here too, from cache, "
+                "reports and incoming files: ./run data erase --dataset %s --why %r %s",
+                event["dataset"],
+                event["dataset"],
+                event["about"]["why"],
+                " ".join(event["about"]["rows"]),
+            )
+
+
+def take(number: int, content: bytes) -> bool:
+    """Take the number for an event with that content, under the lock `taking_numbers`.
+
+    Returns:
+        Whether it was free: if not, the events of other machines are here now.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+        InputError: it refuses, or an artifact is damaged.
+    """
+    if (there := remote.current()) is None:
+        return True
+    try:
+        _push_kept(there)
+        if there.create(f"{_LOG}/{number:06d}.json", content):
+            return True
+        _bring(there)
+    except RemoteAwayError as error:
+        raise _nothing_decided(error) from None
+    return False
+
+
+def _push_kept(there: Remote) -> None:
+    """Write the artifacts that stay, and the names of batches, as far as the remote lacks them."""
+    for artifact in _kept():
+        if _kept_note(there, artifact.name).exists():
+            continue
+        folder = layout.permanent() / artifact.name
+        if damage := find_damage(artifact, folder=folder):
+            raise InputError(f"{folder} cannot be shared ({damage}): restore it from a backup.")
+        shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
+        names = layout.store() / "names" / f"{artifact.digest}.jsonl"
+        if names.exists():
+            there.put(f"{_NAMES}/{names.name}", names.read_bytes())
+        there.put(f"{_KEPT}/{artifact.name}", b"")
+        _note_kept(there, artifact.name)
+
+
+def kept() -> set[str]:
+    """Return the names of the artifacts that stay, on all machines.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+        InputError: as `bring`.
+    """
+    if remote.current() is None:
+        return set()
+    bring(now=True)
+    return {artifact.name for artifact in _kept()}
+
+
+def remove(artifacts: list[Artifact]) -> None:
+    """Remove artifacts that stayed from the remote, as an erasure wants it."""
+    if (there := remote.current()) is None:
+        return
+    for artifact in artifacts:
+        files = [each.name for each in there.find(f"artifacts/{artifact.name}")]
+        about = [
+            f"{_KEPT}/{artifact.name}",
+            f"artifacts/{artifact.name}.json",
+            f"{_NAMES}/{artifact.digest}.jsonl",
+        ]
+        there.delete([*about, *files])
+        shared.forget(artifact.name)
+        _kept_note(there, artifact.name).unlink(missing_ok=True)
+
+
+def replace_pointer(dataset: str, text: str) -> bool:
+    """Replace a pointer in the remote; return whether nobody else did since it was brought.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+    """
+    if (there := remote.current()) is None:
+        return True
+    try:
+        with _updating():
+            known = _read_known(there)
+            replaced = _replace(there, known, dataset, text.encode())
+            _write_known(there, known)
+            return replaced
+    except RemoteAwayError as error:
+        raise _nothing_decided(error) from None
+
+
+def _replace(there: Remote, known: Known, dataset: str, content: bytes) -> bool:
+    tag, _ = known.pointers.get(dataset, (None, ""))
+    new = there.replace(f"{_POINTERS}/{dataset}/champion.json", content, tag)
+    if new is not None:
+        known.pointers[dataset] = (new, _digest(content))
+    return new is not None
+
+
+def _pointers_here() -> Iterator[tuple[str, bytes]]:
+    for path in sorted((layout.store() / "registry").glob("*/champion.json")):
+        yield path.parent.name, path.read_bytes()
+
+
+def _pointer(dataset: str) -> Path:
+    return layout.store() / "registry" / dataset / "champion.json"
+
+
+def _event(number: int) -> Path:
+    return layout.log() / f"{number:06d}.json"
+
+
+def _numbers() -> list[int]:
+    """Return the numbers of the events that are here, in order."""
+    paths = layout.log().glob("*.json")
+    return sorted(int(path.stem) for path in paths if path.stem.isdigit())
+
+
+def _kept() -> Iterator[Artifact]:
+    for kind in layout.kinds(layout.permanent()):
+        for folder in sorted((layout.permanent() / kind).iterdir()):
+            if layout.SHA_256.fullmatch(folder.name):
+                yield Artifact(kind=kind, digest=folder.name, size=0)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of_event(number: int) -> str:
+    try:
+        return _digest(_event(number).read_bytes())
+    except FileNotFoundError:
+        return ""
+
+
+def _note_kept(there: Remote, name: str) -> None:
+    write_atomically(_kept_note(there, name), "")
+
+
+def _kept_note(there: Remote, name: str) -> Path:
+    return there.folder / "kept" / name
+
+
+def _read_known(there: Remote) -> Known:
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found: Any = json.loads((there.folder / "store.json").read_text(encoding="utf-8"))
+        pointers = {
+            name: (str(tag), str(digest)) for name, (tag, digest) in found["pointers"].items()
+        }
+        return Known(int(found["event"]), str(found["digest"]), pointers)
+    return Known()
+
+
+def _write_known(there: Remote, known: Known) -> None:
+    write_atomically(there.folder / "store.json", json.dumps(asdict(known)))
