@@ -93,11 +93,13 @@ def _explained(method: Callable[P, R]) -> Callable[P, R]:
         remote: Any = args[0]
         remote.check_answers()
         try:
-            return method(*args, **kwargs)
+            found = method(*args, **kwargs)
         except (RemoteError, RemoteAwayError):
             raise
         except Exception as error:  # noqa: BLE001 - a client for three providers has many
             raise remote.explain(error) from None  # its text is a page of internals
+        remote.is_away = False
+        return found
 
     return call
 
@@ -112,9 +114,10 @@ class Remote:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.is_away = False  # it did not answer when it was last asked
         self._away_since = float("-inf")
         self._away = ""
-        self._checked = False
+        self.checked = False
         self.said = ""  # the last warning that it is away
 
     @property
@@ -122,21 +125,16 @@ class Remote:
         """Where this machine notes what it knows of the remote."""
         return layout.cache() / "remote" / hashlib.sha256(self.address.encode()).hexdigest()[:16]
 
-    @property
-    def is_away(self) -> bool:
-        """Whether it did not answer less than a minute ago."""
-        return time.monotonic() - self._away_since < PAUSE
-
     def check_answers(self) -> None:
-        """Check that the remote answered when it was last asked, and that its layout is known."""
-        if self.is_away:
+        """Check that the remote may answer, and that its layout is known."""
+        if self.is_away and time.monotonic() - self._away_since < PAUSE:
             raise RemoteAwayError(self._away)
-        if not self._checked:
-            self._checked = True  # what follows comes here again
+        if not self.checked:
+            self.checked = True  # what follows comes here again
             try:
                 self._check_format()
             except BaseException:
-                self._checked = False
+                self.checked = False
                 raise
 
     def _check_format(self) -> None:
@@ -293,7 +291,7 @@ class Remote:
                 "environment, and their rights to list, read and write below this prefix."
             )
         if isinstance(error, obstore.exceptions.GenericError):
-            self._away_since = time.monotonic()
+            self.is_away, self._away_since = True, time.monotonic()
             self._away = f"{self.address} does not answer ({_reason(text)})."
             return RemoteAwayError(self._away)
         if isinstance(error, obstore.exceptions.BaseError):

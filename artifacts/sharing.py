@@ -73,7 +73,7 @@ def read_remote(there: Remote, key: str) -> tuple[Artifact, KeyComponents, Index
     """
     if (content := there.get(f"records/{key}")) is None:
         return None
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         value = json.loads(content)
         components = value["components"]
         plain = {n: v for n, v in components.items() if n not in keys.ANNOTATIONS}
@@ -112,10 +112,20 @@ def begin() -> None:
     except RemoteAwayError as error:
         remote.warn(error, "This run goes on with what is here.")
         return
-    for path in sorted(_waiting(there).glob("*/*/*")):
-        if layout.SHA_256.fullmatch(path.name):
-            key = path.relative_to(_waiting(there)).as_posix()
-            push(key)
+    for key in waiting():
+        push(key)
+
+
+def waiting() -> list[str]:
+    """Return the keys of the records that are still to be written to the remote."""
+    if (there := remote.current()) is None:
+        return []
+    paths = sorted(_waiting(there).glob("*/*/*"))
+    return [
+        path.relative_to(_waiting(there)).as_posix()
+        for path in paths
+        if layout.SHA_256.fullmatch(path.name)
+    ]
 
 
 def _push(there: Remote, key: str) -> None:
@@ -175,10 +185,11 @@ def scratch(key: str) -> Iterator[None]:
         yield
         return
     _bring_scratch(there, key)
-    ended = Event()
+    sent, ended = _changed(key), Event()
 
     def send() -> None:
-        sent, last = _changed(key), False
+        nonlocal sent
+        last = False
         while not last:
             last = ended.wait(SCRATCH_SECONDS)
             if (changed := _changed(key)) and changed != sent and not there.is_away:

@@ -1,6 +1,7 @@
 """What the tests share: tiers, a throw-away Prefect, a small fixture, and a fresh data root."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,24 @@ def postgres():
         pytest.skip("there is no PostgreSQL here: it is Debian's package `postgresql`")
     with cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """An S3 server of its own: see tests/fixtures/s3.py."""
+    from tests.fixtures.s3 import running
+
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    """The server with an empty bucket as the remote of this test."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RETRAIN_REMOTE", f"{s3.make(f'bucket-{secrets.token_hex(8)}')}/team")
+    return s3
 
 
 @pytest.fixture

@@ -1,0 +1,34 @@
+"""Machines: data roots of their own that share one remote."""
+
+import shutil
+
+
+class Machines:
+    """Each has a folder below `top`; `on` makes one of them this process's."""
+
+    def __init__(self, top, monkeypatch):
+        self.top, self._monkeypatch = top, monkeypatch
+
+    def on(self, name):
+        self._monkeypatch.setenv("RETRAIN_DATA", str(self.top / name))
+        return self.top / name
+
+    def lose(self, name):
+        """Lose a machine with its disk."""
+        shutil.rmtree(self.top / name)
+
+
+def objects(address):
+    """Names of all objects below the prefix of a remote."""
+    from artifacts.remote import Remote
+
+    return [each.name for each in Remote(address).find("")]
+
+
+def change(address, name, content):
+    """Replace the content of an object, as only an intruder or a broken disk does."""
+    from artifacts.remote import Remote
+
+    there = Remote(address)
+    there.checked = True
+    there.put(name, content)

@@ -1,0 +1,477 @@
+"""The remote on a real S3 server: what one machine computes counts on all, and faults are told."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from artifacts import inventory, layout, pruning, records, remote, shared, sharing, upkeep
+from artifacts.errors import ArgumentError, InputError
+from artifacts.remote import RemoteAwayError, RemoteError
+from tests.artifacts.machines import Machines, change, objects
+from tests.fixtures.s3 import KEY, SECRET, running
+
+pytestmark = pytest.mark.usefixtures("server")
+RAN, CACHED = {"draw": "ran", "total": "ran"}, {"draw": "cached", "total": "cached"}
+
+
+@pytest.fixture
+def machines(tmp_path, monkeypatch, bucket):
+    return Machines(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def toys(server):
+    from tests.artifacts import toy_steps
+
+    return toy_steps
+
+
+def said(outcomes):
+    return {outcome.step: outcome.outcome for outcome in outcomes}
+
+
+def address():
+    return os.environ["RETRAIN_REMOTE"]
+
+
+def files_here():
+    """Files of artifacts that are on this machine."""
+    return [p for kind in layout.kinds() for p in (layout.cache() / kind).glob("*/*")]
+
+
+# One cache
+
+
+def test_a_second_machine_reuses_everything_and_brings_only_what_it_opens(toys, machines, bucket):
+    machines.on("a")
+    assert said(toys.direct()) == RAN
+    machines.on("b")
+    first = toys.direct()
+    assert said(first) == CACHED
+    assert files_here() == []
+    assert first[1].artifact.read_json("sum.json")["sum"] == 0 + 1 + 2
+    assert files_here() == []  # one file was read, and the artifact not brought
+    assert (first[1].artifact.path / "sum.json").exists()
+    assert [path.name for path in files_here()] == ["sum.json"]
+
+
+def test_a_cached_run_asks_the_remote_nothing(toys, machines, bucket):
+    machines.on("a")
+    toys.direct()
+    before = len(bucket.requests())
+    assert said(toys.direct()) == CACHED
+    assert len(bucket.requests()) == before
+
+
+def test_the_record_comes_last_and_its_files_first(toys, machines, bucket):
+    machines.on("a")
+    before = len(bucket.requests())
+    toys.direct()
+    written = [path for method, path in bucket.requests()[before:] if method == "PUT"]
+    kinds = [path.split("/team/")[1].split("/")[0] for path in written]
+    assert kinds == ["format.json", *(2 * ["artifacts", "artifacts", "records"])]
+    assert written[1].endswith("/numbers.json")
+    assert re.search(r"/[0-9a-f]{64}\.json$", written[2])
+
+
+def test_a_step_that_lacks_its_input_here_opens_it_from_there(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    done = toys.direct(offset=5)
+    assert said(done) == {"draw": "cached", "total": "ran"}
+    assert done[1].artifact.read_json("sum.json")["sum"] == 5 + 3
+
+
+def test_a_forecast_knows_what_other_machines_computed(toys, machines):
+    from artifacts.forecast import forecasting
+
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    with forecasting() as forecast:
+        toys.direct.fn()
+    assert forecast.row()["steps"] == {"draw": "cached", "total": "cached"}
+    assert list(records.all_keys()) == []
+
+
+def test_a_refresh_computes_again_and_harms_nobody(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    assert said(toys.direct(refresh=True)) == RAN
+    machines.on("c")
+    assert said(toys.direct()) == CACHED
+
+
+def test_damage_on_this_machine_is_mended_from_the_remote(toys, machines):
+    machines.on("a")
+    done = toys.direct()
+    (done[0].artifact.path / "numbers.json").write_text("{}")
+    assert said(toys.direct()) == CACHED
+    assert done[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
+
+
+def test_what_was_pruned_here_comes_back(toys, machines):
+    machines.on("a")
+    toys.direct()
+    assert len(pruning.prune(older_than=0)) == 2
+    assert said(toys.direct()) == CACHED
+
+
+def test_what_lies_only_in_the_remote_takes_no_room_here(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    toys.direct()
+    assert [entry.size for entry in inventory.entries()] == [0, 0]
+    assert inventory.verify() == []
+
+
+def test_without_a_remote_nothing_of_it_is_imported():
+    code = (
+        "import sys; from artifacts import sharing; "
+        "sharing.push('a/b/c'); assert sharing.pull('a/b/c') is None; sharing.begin(); "
+        "assert not {'obstore', 'boto3', 'dask'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# A remote that is away
+
+
+@pytest.fixture
+def stoppable(tmp_path, monkeypatch):
+    """A server of this test, which holds the remote."""
+    with running(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RETRAIN_REMOTE", f"{server.make(f'bucket-{server.port}')}/team")
+        yield server
+
+
+def test_a_run_goes_on_without_the_remote_and_a_later_one_writes_what_it_made(
+    toys, machines, stoppable, caplog
+):
+    machines.on("a")
+    stoppable.stop()
+    started = time.monotonic()
+    assert said(toys.direct()) == RAN
+    assert time.monotonic() - started < 10
+    (warning,) = [each for each in caplog.messages if "does not answer" in each]
+    assert "This run goes on with what is here." in warning
+    assert len(sharing.waiting()) == 2
+
+    stoppable.start()
+    stoppable.make(address().split("/")[2])
+    answers_again()
+    sharing.begin()
+    assert sharing.waiting() == []
+    machines.on("b")
+    assert said(toys.direct()) == CACHED
+
+
+def answers_again():
+    """Forget that the remote did not answer, as a new process does."""
+    remote._remote.cache_clear()
+
+
+def test_files_that_cannot_come_are_told_in_one_sentence(toys, machines, stoppable):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    numbers = toys.direct()[0].artifact
+    stoppable.stop()
+    answers_again()
+    with pytest.raises(RemoteAwayError, match="lies only there: run the same command again"):
+        _ = numbers.path
+
+
+def test_an_artifact_that_cannot_come_is_computed_again(toys, machines, stoppable):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    toys.direct()
+    stoppable.stop()
+    answers_again()
+    sharing.begin()
+    assert said(toys.direct(offset=1)) == RAN
+
+
+# Damage in the remote
+
+
+def test_a_damaged_file_is_found_as_it_arrives_and_computed_again(toys, machines, bucket):
+    machines.on("a")
+    numbers = toys.direct()[0].artifact
+    change(address(), f"artifacts/{numbers.name}/numbers.json", b'{"values": [9]}')
+    machines.on("b")
+    brought = toys.direct()[0].artifact
+    with pytest.raises(InputError, match=r"numbers\.json of numbers/\w{8} is damaged"):
+        _ = brought.path
+    assert files_here() == []
+    assert said(toys.direct()) == {"draw": "ran", "total": "cached"}
+    machines.on("c")
+    assert toys.direct()[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
+
+
+def test_one_damaged_file_that_is_read_alone_is_found_too(toys, machines, bucket):
+    machines.on("a")
+    total = toys.direct()[1].artifact
+    change(address(), f"artifacts/{total.name}/sum.json", b'{"sum": 9}')
+    machines.on("b")
+    with pytest.raises(InputError, match=r"sum\.json of sums/\w{8} is damaged"):
+        toys.direct()[1].artifact.read_json("sum.json")
+
+
+def test_a_machine_that_has_it_mends_the_remote(toys, machines, bucket):
+    machines.on("a")
+    numbers, total = (each.artifact for each in toys.direct())
+    change(address(), f"artifacts/{numbers.name}/numbers.json", b"")
+    change(address(), f"artifacts/{total.name}.json", b"{}")
+    found = upkeep.verify()
+    assert {row["what"]: row["problem"] for row in found} == {
+        f"artifacts/{numbers.name}": "numbers.json is damaged",
+        f"artifacts/{total.name}": "its index is damaged",
+    }
+    assert len(upkeep.verify(repair=True)) == 2
+    assert upkeep.verify() == []
+    machines.on("b")
+    assert toys.direct()[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "change_to",
+    [
+        lambda record: record | {"artifact": record["artifact"] | {"kind": "../../etc"}},
+        lambda record: record | {"artifact": record["artifact"] | {"digest": "0" * 64}},
+        lambda record: record | {"files": {"../../../evil": ["0" * 64, 1]}},
+        lambda record: record | {"files": {}},
+        lambda record: record | {"components": record["components"] | {"seed": 7}},
+        lambda record: record | {"components": []},
+        lambda record: record | {"format": 2},
+        lambda _: [],
+    ],
+    ids=["kind", "digest", "path", "no files", "another key", "components", "format", "no object"],
+)
+def test_a_record_that_does_not_fit_is_not_believed(toys, machines, bucket, caplog, change_to):
+    machines.on("a")
+    toys.direct()
+    (name,) = [each for each in objects(address()) if each.startswith("records/draw/")]
+    record = json.loads(remote.current().get(name))
+    change(address(), name, json.dumps(change_to(record)).encode())
+    machines.on("b")
+    assert said(toys.direct())["draw"] == "ran"
+    assert "is damaged. It does not count." in " ".join(caplog.messages)
+    assert sorted(path.name for path in machines.top.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../b", "a\\b", "new\nline", ""])
+def test_an_index_that_leads_out_of_the_artifact_is_refused(name):
+    from artifacts.files import FileStats, content_digest
+
+    digest = content_digest({name: FileStats(1, 0, 0, "0" * 64)})
+    with pytest.raises(shared.RemoteDamageError):
+        shared.parse_index(f"numbers/{digest}", {name: ["0" * 64, 1]})
+
+
+def test_two_machines_that_compute_the_same_keep_one_record(toys, machines, bucket):
+    """As when a lock was lost: the second finds the record of the first when it writes its own."""
+    machines.on("a")
+    toys.direct()
+    (name,) = [each for each in objects(address()) if each.startswith("records/draw/")]
+    first = remote.current().get(name)
+    machines.on("b")
+    toys.direct(refresh=True)
+    assert remote.current().get(name) == first
+
+
+# Unfinished work
+
+
+def test_unfinished_work_goes_on_on_another_machine(toys, machines):
+    machines.on("a")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        toys.resuming()
+    assert [each for each in objects(address()) if each.startswith("checkpoints/")]
+    machines.on("b")
+    assert (toys.resuming().path / "count.txt").read_text() == "half and half"
+    assert not [each for each in objects(address()) if each.startswith("checkpoints/")]
+
+
+def test_the_newest_unfinished_work_counts_wherever_it_was_written(toys, machines):
+    machines.on("a")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        toys.resuming()
+    key = next(layout.checkpoints().glob("*/*/*")).relative_to(layout.checkpoints()).as_posix()
+    machines.on("b")
+    with sharing.scratch(key):
+        assert layout.scratch(key).read_text() == "half"
+        layout.scratch(key).write_text("most")
+    machines.on("a")
+    assert (toys.resuming().path / "count.txt").read_text() == "most and half"
+
+
+# Upkeep
+
+
+def test_push_writes_what_was_computed_without_the_remote(toys, machines, monkeypatch):
+    there = address()
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    machines.on("a")
+    toys.direct()
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    assert upkeep.push() == (2, 2)
+    assert upkeep.push() == (0, 0)
+    machines.on("b")
+    assert said(toys.direct()) == CACHED
+
+
+def test_pull_brings_everything_with_its_files(toys, machines, monkeypatch):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    assert upkeep.pull() == 2
+    assert len(files_here()) == 2
+    assert upkeep.pull() == 0
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    assert said(toys.direct()) == CACHED
+
+
+def test_prune_leaves_what_is_young(toys, machines):
+    machines.on("a")
+    toys.direct()
+    assert upkeep.prune(older_than=timedelta(days=1), kept=()) == (0, 0, 0)
+    with pytest.raises(ArgumentError, match="--older-than must be a day or more"):
+        upkeep.prune(older_than=timedelta(hours=1), kept=())
+
+
+def test_prune_removes_old_records_and_what_only_they_name(toys, machines, monkeypatch):
+    machines.on("a")
+    numbers, total = (each.artifact for each in toys.direct())
+    in_a_month(monkeypatch, young="records/draw/")
+    dry = upkeep.prune(older_than=timedelta(days=7), kept=(), dry_run=True)
+    assert dry[:2] == (1, 2)
+    assert upkeep.prune(older_than=timedelta(days=7), kept=()) == dry
+    left = [each for each in objects(address()) if each.startswith(("records", "artifacts"))]
+    assert sorted(left) == sorted(
+        [
+            f"artifacts/{numbers.name}.json",
+            f"artifacts/{numbers.name}/numbers.json",
+            next(each for each in left if each.startswith("records/draw/")),
+        ]
+    )
+    machines.on("b")
+    assert said(toys.direct()) == {"draw": "cached", "total": "ran"}
+    kept = {total.name}
+    in_a_month(monkeypatch, young="nothing")
+    assert upkeep.prune(older_than=timedelta(days=7), kept=kept)[0] == 2
+    assert f"artifacts/{total.name}.json" in objects(address())
+
+
+def in_a_month(monkeypatch, young):
+    """Let listings say that all but the clock and some objects were written a month ago."""
+    find = remote.Remote.find
+
+    def aged(self, prefix, **more):
+        return [
+            each
+            if each.name == "clock" or each.name.startswith(young)
+            else replace(each, modified=each.modified - timedelta(days=30))
+            for each in find(self, prefix, **more)
+        ]
+
+    monkeypatch.setattr(remote.Remote, "find", aged)
+
+
+def test_clear_removes_all_that_can_be_computed(toys, machines):
+    machines.on("a")
+    numbers, _ = (each.artifact for each in toys.direct())
+    upkeep.clear({numbers.name})
+    assert objects(address()) == [
+        f"artifacts/{numbers.name}.json",
+        f"artifacts/{numbers.name}/numbers.json",
+        "format.json",
+    ]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "bucket",
+        "file:///tmp/x",
+        "https://example.com/bucket",
+        "s3://",
+        "s3://key:secret-word@bucket/team",
+        "s3://bucket/team?token=secret-word",
+    ],
+)
+def test_what_is_no_address_of_a_bucket_is_refused_without_its_secret(monkeypatch, wrong):
+    monkeypatch.setenv("RETRAIN_REMOTE", wrong)
+    with pytest.raises(ArgumentError, match="RETRAIN_REMOTE") as caught:
+        remote.current()
+    assert "secret-word" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there(machines, monkeypatch):
+    monkeypatch.setenv("RETRAIN_REMOTE", "s3://nobody-made-this/team")
+    with pytest.raises(RemoteError, match="there is no such bucket"):
+        sharing.begin()
+
+
+def test_a_bucket_of_another_format(machines, bucket):
+    change(address(), "format.json", b'{"format": 7}')
+    with pytest.raises(RemoteError, match="has format 7, and this version reads 1"):
+        sharing.begin()
+
+
+def test_a_remote_that_refuses_access(machines, monkeypatch, refusing):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
+    with pytest.raises(RemoteError, match=r"refuses access \(InvalidAccessKeyId\)") as caught:
+        sharing.begin()
+    assert "the-secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def refusing():
+    """Address of a server that answers as S3 does to a wrong key."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>no</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_secret_is_written_anywhere(toys, machines, bucket, caplog):
+    machines.on("a")
+    toys.direct()
+    texts = [path.read_bytes() for path in machines.top.rglob("*") if path.is_file()]
+    texts += [remote.current().get(name) or b"" for name in objects(address())]
+    texts.append(" ".join(caplog.messages).encode())
+    assert not [text for text in texts if SECRET.encode() in text or KEY.encode() in text]
