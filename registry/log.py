@@ -84,13 +84,15 @@ def _take_number(file: Path) -> int:
     """Make the file the next event, also for other machines; return its number."""
     number = last() + 1
     while True:
+        if not sharing.take(number, file.read_bytes()):
+            number = last() + 1
+            continue
         try:
-            if sharing.take(number, file.read_bytes()):
-                os.link(file, path_of(number))  # fails where the number is taken
-                return number
+            os.link(file, path_of(number))  # fails where the number is taken
         except FileExistsError:
-            pass
-        number = max(number, last()) + 1
+            number = max(number, last()) + 1
+        else:
+            return number
 
 
 def events(dataset: str) -> list[Event]:

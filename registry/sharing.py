@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,8 @@ def _nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
 def _bring(there: Remote) -> None:
     known = _read_known(there)
     here = _numbers()
-    if not known.event or known.digest != _digest_of_event(known.event):
-        known.event = 0  # another store was restored, or nothing was noted
+    if not _is_known(known):
+        known = Known()  # another store was restored, or the notes are gone
     # Pointers first: an event that one of these leads to is then among those that are listed.
     pointers = {each.name.split("/")[2]: each.tag for each in there.find(_POINTERS)}
     changed = {
@@ -116,12 +116,18 @@ def _bring(there: Remote) -> None:
     known.event = max([0, *_numbers()])
     known.digest = _digest_of_event(known.event)
     for dataset, (content, tag) in changed.items():
-        write_atomically(_pointer(dataset), content.decode())
+        if dataset in known.pointers or _event_of(content) >= _event_of_pointer(dataset):
+            write_atomically(_pointer(dataset), content.decode())
         known.pointers[dataset] = (tag, _digest(content))
     for dataset, content in _pointers_here():
         if _digest(content) != known.pointers.get(dataset, ("", ""))[1]:
             _replace(there, known, dataset, content)
     _write_known(there, known)
+
+
+def _is_known(known: Known) -> bool:
+    """Return whether the last event that is equal in both is still what it was."""
+    return bool(known.event) and known.digest == _digest_of_event(known.event)
 
 
 def _check_common(there: Remote, theirs: list[int]) -> None:
@@ -195,9 +201,12 @@ def take(number: int, content: bytes) -> bool:
     if (there := remote.current()) is None:
         return True
     try:
-        _push_kept(there)
-        if there.create(f"{_LOG}/{number:06d}.json", content):
-            return True
+        known = _read_known(there)
+        if number == 1 or (_is_known(known) and known.event == number - 1):
+            _push_kept(there)
+            if there.create(f"{_LOG}/{number:06d}.json", content):
+                _write_known(there, replace(known, event=number, digest=_digest(content)))
+                return True
         _bring(there)
     except RemoteAwayError as error:
         raise _nothing_decided(error) from None
@@ -310,6 +319,19 @@ def _digest_of_event(number: int) -> str:
         return _digest(_event(number).read_bytes())
     except FileNotFoundError:
         return ""
+
+
+def _event_of(content: bytes) -> int:
+    """Return the number of the event that a pointer with this content leads to; 0 for none."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return int(json.loads(content)["event"] or 0)
+    return 0
+
+
+def _event_of_pointer(dataset: str) -> int:
+    with suppress(FileNotFoundError):
+        return _event_of(_pointer(dataset).read_bytes())
+    return 0
 
 
 def _note_kept(there: Remote, name: str) -> None:

@@ -19,7 +19,7 @@ from artifacts.remote import RemoteAwayError, RemoteError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import KEY, SECRET, running
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 RAN, CACHED = {"draw": "ran", "total": "ran"}, {"draw": "cached", "total": "cached"}
 
 

@@ -1,0 +1,252 @@
+"""One store for several machines, on a real S3 server: one log, one champion, one winner."""
+
+import multiprocessing
+import os
+import shutil
+
+import pytest
+
+from artifacts import layout
+from artifacts.errors import InputError
+from artifacts.remote import RemoteAwayError
+from registry import decisions, log, models, pointer, sharing
+from registry.decisions import ChampionChangedError
+from tests.artifacts.machines import Machines, change, objects
+from tests.fixtures.s3 import running
+from tests.registry.stores import keep, promote, roll_back, tree, verified
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def machines(tmp_path, monkeypatch, bucket):
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
+    return Machines(tmp_path, monkeypatch)
+
+
+def kinds(dataset="toys"):
+    return [event.kind for event in log.events(dataset)]
+
+
+def test_what_one_machine_decides_holds_on_the_other(machines):
+    machines.on("a")
+    first = promote("one")
+    decisions.decide("freeze", "toys", "a holiday")
+    machines.on("b")
+    assert kinds() == ["promote", "freeze"]
+    assert models.current("toys").frozen == "a holiday"
+    assert verified() == first.about["model"]
+    decisions.decide("thaw", "toys", "back")
+    machines.on("a")
+    assert models.current("toys").frozen is None
+    assert tree(machines.top / "a" / "store") == tree(machines.top / "b" / "store")
+
+
+def test_a_quiet_log_costs_two_requests_and_none_for_some_seconds(machines, bucket, monkeypatch):
+    machines.on("a")
+    promote("one")
+    log.everything()
+    before = len(bucket.requests())
+    log.everything()
+    assert len(bucket.requests()) - before == 2
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 60.0)
+    log.everything()
+    assert len(bucket.requests()) - before == 2
+
+
+def test_of_two_that_promote_at_once_one_wins_and_the_other_says_so(machines):
+    machines.on("a")
+    start = promote("one")
+    machines.on("b")
+    assert models.current("toys").champion.number == start.number
+    machines.on("a")
+    winner = promote("two", expected=start.number)
+    machines.on("b")
+    with pytest.raises(
+        ChampionChangedError, match=f"promoted meanwhile \\({winner.about['model']}"
+    ):
+        promote("three", expected=start.number)
+    assert verified() == winner.about["model"]
+
+
+def test_who_loses_at_the_pointer_itself_says_so_too(machines, monkeypatch):
+    machines.on("a")
+    start = promote("one")
+    machines.on("b")
+    models.current("toys")
+    replace = sharing.replace_pointer
+
+    def too_late(dataset, text):
+        monkeypatch.setattr(sharing, "replace_pointer", replace)
+        machines.on("a")
+        promote("two", expected=start.number)
+        machines.on("b")
+        return replace(dataset, text)
+
+    monkeypatch.setattr(sharing, "replace_pointer", too_late)
+    with pytest.raises(ChampionChangedError):
+        promote("three", expected=start.number)
+    assert verified() == keep("models", "two")
+    assert kinds() == ["promote", "promote", "promote"]
+    assert len(models.current("toys").history) == 2
+
+
+def test_a_rollback_reaches_the_other_machine(machines):
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    assert verified() == two.about["model"]
+    roll_back("one", two)
+    machines.on("a")
+    assert verified() == one.about["model"]
+
+
+def test_numbers_are_given_once_to_many_machines(machines, bucket):
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(3)
+    workers = [
+        context.Process(target=append_some, args=(str(machines.top / name), start, name))
+        for name in ("a", "b", "c")
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    machines.on("d")
+    events = log.everything()
+    assert [event.number for event in events] == list(range(1, 16))
+    assert sorted((e.about["who"], e.about["which"]) for e in events) == [
+        (who, which) for who in "abc" for which in range(5)
+    ]
+
+
+def append_some(root, start, who):
+    os.environ["RETRAIN_DATA"] = root
+    start.wait(60)
+    for which in range(5):
+        log.append("freeze", "toys", why="many", who=who, which=which)
+
+
+def test_a_store_that_was_made_alone_is_shared_when_a_remote_is_named(machines, monkeypatch):
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    machines.on("a")
+    event = promote("one")
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    assert models.current("toys").champion.number == event.number
+    machines.on("b")
+    assert verified() == event.about["model"]
+
+
+def test_a_store_that_went_on_alone_catches_up(machines, monkeypatch):
+    machines.on("a")
+    one = promote("one")
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    two = promote("two", expected=one.number)
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    log.everything()
+    machines.on("b")
+    assert verified() == two.about["model"]
+
+
+def test_two_stores_that_went_on_alone_are_told_apart_and_neither_is_changed(machines, monkeypatch):
+    machines.on("a")
+    decisions.decide("freeze", "toys", "here")
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    machines.on("b")
+    decisions.decide("freeze", "toys", "there")
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    before = tree(machines.top / "b" / "store"), objects(there)
+    with pytest.raises(InputError, match=r"Event 1 of .* is another one"):
+        log.everything()
+    with pytest.raises(InputError, match=r"Event 1 of .* is another one"):
+        log.append("thaw", "toys", why="no")
+    assert (tree(machines.top / "b" / "store"), objects(there)) == before
+
+
+def test_a_cleaned_cache_loses_nothing(machines):
+    machines.on("a")
+    one = promote("one")
+    shutil.rmtree(layout.cache())
+    assert verified() == one.about["model"]
+    decisions.decide("freeze", "toys", "later")
+    machines.on("b")
+    assert kinds() == ["promote", "freeze"]
+
+
+def test_a_store_that_went_on_alone_catches_up_without_its_cache(machines, monkeypatch):
+    machines.on("a")
+    one = promote("one")
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    two = promote("two", expected=one.number)
+    shutil.rmtree(layout.cache())
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    assert verified() == two.about["model"]
+    machines.on("b")
+    assert verified() == two.about["model"]
+
+
+def test_a_restored_older_store_is_brought_up_to_date(machines):
+    machines.on("a")
+    one = promote("one")
+    shutil.copytree(layout.store(), machines.top / "older")
+    two = promote("two", expected=one.number)
+    shutil.rmtree(layout.store())
+    shutil.copytree(machines.top / "older", layout.store())
+    assert verified() == two.about["model"]
+
+
+def test_an_artifact_that_is_damaged_there_is_not_believed(machines):
+    machines.on("a")
+    event = promote("one")
+    change(os.environ["RETRAIN_REMOTE"], f"artifacts/{event.about['model']}/content.txt", b"evil")
+    machines.on("b")
+    with pytest.raises(InputError, match=r"content\.txt of models/\w{8} is damaged"):
+        models.current("toys")
+    assert not layout.log().exists() or not list(layout.log().iterdir())
+
+
+def test_without_the_remote_it_is_read_and_nothing_is_decided(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
+    machines = Machines(tmp_path, monkeypatch)
+    with running(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RETRAIN_REMOTE", f"{server.make(f'bucket-{server.port}')}/team")
+        machines.on("a")
+        one = promote("one")
+        server.stop()
+        assert models.current("toys").champion.number == one.number
+        assert "What is here counts until it does." in caplog.text
+        before = tree(layout.store())
+        with pytest.raises(RemoteAwayError, match="nothing was decided: run the same command"):
+            decisions.decide("freeze", "toys", "now")
+        with pytest.raises(RemoteAwayError, match="nothing was decided"):
+            promote("two", expected=one.number)
+        assert tree(layout.log()) == {
+            n.removeprefix("log/"): c for n, c in before.items() if "log/" in n
+        }
+        assert pointer.read("toys").event == one.number
+
+
+def test_what_an_erasure_removed_leaves_the_other_machine_and_the_bucket(machines, caplog):
+    machines.on("a")
+    batch = keep("batches", "rows of a person")
+    log.append("ingest", "toys", batch=batch.partition("/")[2], name="one", content="0", size=1)
+    machines.on("b")
+    log.everything()
+    assert (layout.permanent() / batch).is_dir()
+    machines.on("a")
+    digest = batch.partition("/")[2]
+    log.append("erase", "toys", rows=["f" * 64], batches={digest: {}}, why="asked")
+    sharing.remove([models.artifact_of(batch)])
+    assert not [name for name in objects(os.environ["RETRAIN_REMOTE"]) if digest in name]
+    machines.on("b")
+    log.everything()
+    assert not (layout.permanent() / batch).exists()
+    assert "Erase them here too" in caplog.text
