@@ -28,7 +28,7 @@ from artifacts.remote import Remote, RemoteAwayError
 from registry import formats
 
 _log_of_module = logging.getLogger(__name__)
-FRESH_SECONDS = 5.0  # for which what was brought counts as up to date
+FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
