@@ -4,12 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterState,
@@ -43,7 +47,8 @@ def deploy() -> Answer:
     with server.present() as client:
         _make_pool(client)
         _make_queue(client)
-        deployed = _deploy()
+        with _paused_ones_stay(client):
+            deployed = _deploy()
         applied = automations.apply(client)
         restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
@@ -110,6 +115,18 @@ def _make_queue(client: SyncPrefectClient) -> None:
         )
     except ObjectAlreadyExists:
         return
+
+
+@contextmanager
+def _paused_ones_stay(client: SyncPrefectClient) -> Iterator[None]:
+    """Pause our deployments again that the block resumes, as Prefect's own command does."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[automations.TAG]))
+    paused = [one.id for one in client.read_deployments(deployment_filter=ours) if one.paused]
+    try:
+        yield
+    finally:
+        for number in paused:
+            client.pause_deployment(number)
 
 
 def _deploy() -> list[str]:

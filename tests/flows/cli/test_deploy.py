@@ -73,10 +73,38 @@ def test_deploying_twice_leaves_each_once_and_touches_none(flows, client):
     assert done.code == 0
     found = json.loads(done.out)
     after = {each.name: each for each in client.read_automations()}
-    assert after.keys() == {*found["automations"], "mnist has new data"}
+    assert after.keys() == set(found["automations"])
     assert len(client.read_automations()) == len(after)
     for name in found["automations"]:
         assert after[name] == before[name]
+
+
+def test_deployments_and_the_trigger_of_new_data_that_are_paused_stay_so(flows, client):
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["image-retraining"]))
+    trigger = "image-retraining: retrain on new data"
+    names = ("retrain/weekly", "retrain/on-new-data")
+    assert flows("deploy").code == 0
+    (before,) = client.read_automations_by_name(trigger)
+    client.pause_automation(before.id)
+    for name in names:
+        client.pause_deployment(client.read_deployment_by_name(name).id)
+    assert flows("deploy").code == 0
+    (after,) = client.read_automations_by_name(trigger)
+    assert (after.id, after.enabled) == (before.id, False)
+    paused = {one.name: one.paused for one in client.read_deployments(deployment_filter=ours)}
+    assert paused == {"on-demand": False, "incoming": False, "weekly": True, "on-new-data": True}
+    for name in names:
+        client.resume_deployment(client.read_deployment_by_name(name).id)
+
+
+def test_an_automation_that_runs_a_deployment_that_is_not_there_is_one_sentence(applied):
+    from artifacts.errors import InputError
+
+    runs = {"type": "run-deployment", "deployment_id": "retrain/nightly"}
+    with pytest.raises(InputError, match="retrain/nightly, which is not on this server"):
+        applied(AUTOMATION | {"actions": [runs]})
 
 
 def test_it_says_what_it_did_and_how_alarms_are_switched_on(flows, client):
