@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 
 from artifacts import layout
 from registry import models, pointer
-from tests.conftest import PROJECT
 from tasks.judge import STANDS_IN
+from tests.conftest import PROJECT
 from tests.flows import pictures
 
 pytestmark = pytest.mark.slow
