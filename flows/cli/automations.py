@@ -17,6 +17,7 @@ from artifacts.errors import InputError
 FILE = Path(__file__).resolve().parents[2] / "automations.yaml"
 TAG = "image-retraining"  # of our automations, flow runs and deployments
 BLOCK = "alarms"  # name of the notification block that gets the alarms
+RESTART = f"{TAG}: start crashed runs again"
 NOTIFY, RUN = "send-notification", "run-deployment"
 MOST = 200  # of ours on one server
 
@@ -29,6 +30,16 @@ def blocks(client: SyncPrefectClient) -> list[BlockDocument]:
     }
     answer = client.request("POST", "/block_documents/filter", json=wanted)
     return BlockDocument.model_validate_list(answer.json())
+
+
+def restart() -> dict[str, Any] | None:
+    """Return what automations.yaml says of starting crashed runs again; None where it does not."""
+    return next((one for one in _of(FILE) if one["name"] == RESTART), None)
+
+
+def _of(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]
+    return found
 
 
 def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
@@ -61,7 +72,7 @@ def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
 def _wanted(client: SyncPrefectClient, file: Path) -> Iterator[dict[str, Any]]:
     """Yield the automations of the file, with what the server has for its names."""
     block_ids = [str(block.id) for block in blocks(client)]
-    for one in yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]:
+    for one in _of(file):
         actions = []
         for action in one["actions"]:
             if action["type"] == NOTIFY:

@@ -107,6 +107,17 @@ def test_an_automation_that_runs_a_deployment_that_is_not_there_is_one_sentence(
         applied(AUTOMATION | {"actions": [runs]})
 
 
+def test_a_run_is_given_up_later_than_the_longest_outage_and_a_heartbeat_on_each_side():
+    from flows.cli import automations
+    from flows.cli.app import SETTINGS
+
+    retries = int(SETTINGS["PREFECT_CLIENT_MAX_RETRIES"])
+    outage = sum(2**n for n in range(1, retries + 1))  # seconds, as Prefect's client waits
+    wanted = yaml.safe_load(automations.FILE.read_text())["automations"]
+    (one,) = [one for one in wanted if "died with their machine" in one["name"]]
+    assert one["trigger"]["within"] >= outage + 2 * 180
+
+
 def test_it_says_what_it_did_and_how_alarms_are_switched_on(flows, client):
     deployed, alarms = flows("deploy").out.splitlines()
     assert deployed.split()[0] == "deployed"
@@ -206,5 +217,6 @@ def test_what_crashed_while_the_server_was_starting_starts_again_and_no_other(fl
     ]
     assert client.read_flow_run(crashed).state_name == "AwaitingRetry"
     assert client.read_flow_run(done).state_name == "Completed"
+    assert client.read_flow_run(crashed).state.message == "It crashed, and starts again."
     client.set_flow_run_state(crashed, Completed(), force=True)
     assert json.loads(flows("deploy", "--json").out)["restarted"] == []
