@@ -9,6 +9,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: 1 run, 2,000 runs."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def one_line(text: str) -> str:
     """Return the text as one line of printable characters."""
     return printable(" ".join(text.split()))

@@ -139,6 +139,7 @@ class Retraining:
         if why := self._refusal(model):
             return self._end("refused", "Refused", [why], challenged)
         against = bars(self.known, self.training, model, self.rows, self._test_sets())
+        challenged["bar"] = against.champion.model if against.champion else None
         self._score(against)
         sets = self._test_sets(against)
         verdict = judge(

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from artifacts.outcomes import Outcome
 from reporting import charts
+from reporting.contents import Contents
 from reporting.details import Details, Score
 from reporting.history import Entry, entries
 from reporting.pictures import data_uri
@@ -24,18 +24,14 @@ class Step:
     width: float
 
 
-def html(
-    page: str,
-    summary: Mapping[str, Any],
-    outcomes: Sequence[Outcome],
-    pictures: Mapping[str, Path],
-    details: Details,
-) -> str:
-    """Return the page; arguments as `Run.report`."""
+def html(contents: Contents) -> str:
+    """Return the page."""
+    summary, outcomes, details = contents.summary, contents.outcomes, contents.details
     scores = with_earlier(details, summary, earlier(summary))
-    shown = {title: path for title, path in pictures.items() if path.stem not in details.drawn}
+    pictures = contents.pictures.items()
+    shown = {title: path for title, path in pictures if path.stem not in details.drawn}
     return render(
-        f"{page}.html",
+        f"{contents.kind}.html",
         run=summary,
         steps=steps(outcomes),
         total=sum(step.seconds for step in outcomes if step.outcome == "ran"),

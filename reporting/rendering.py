@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from artifacts.text import one_line, printable
+from artifacts.text import counted, one_line, printable
 
 MINUTE = 60.0
 MILLISECONDS = 0.995  # seconds, below which two digits are shown
@@ -39,6 +39,7 @@ def _environment(*, html: bool) -> Environment:
     environment.filters |= {
         "cell": cell,
         "count": count,
+        "counted": counted,
         "percent": percent,
         "seconds": seconds,
         "short": short,

@@ -7,9 +7,9 @@ and an index all runs.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -25,7 +25,7 @@ from artifacts.files import explain_write_errors, write_atomically
 from artifacts.outcomes import Outcome
 from artifacts.text import one_line
 from reporting import index, page, rendering, retention, ui
-from reporting.details import Details
+from reporting.contents import Contents
 from reporting.log import RunLog, listening
 
 LONGEST = 1_000  # characters of what is said of the flow itself
@@ -49,49 +49,34 @@ class Run:
     folder: Path
     cache_limit: int
 
-    def report(
-        self,
-        summary: Mapping[str, Any],
-        outcomes: list[Outcome],
-        pictures: Mapping[str, Path],
-        *,
-        kind: str = "train",
-        details: Details | None = None,
-    ) -> dict[str, Any]:
+    def report(self, contents: Contents) -> dict[str, Any]:
         """Write the report, and keep the cache below its limit.
-
-        Args:
-            summary: the figures of the run, JSON-ready.
-            outcomes: of its steps.
-            pictures: PNG files by title, the most important first; no two have one name.
-            kind: of page: train or ingest.
-            details: what the page shows besides.
 
         Returns:
             The summary with `run_id`, `steps` and `report`.
         """
+        outcomes = contents.outcomes
         full = {
             "run_id": self.id,
-            **summary,
+            **contents.summary,
             "steps": {step.step: step.outcome for step in outcomes},
             "report": layout.relative(self.folder),
         }
-        shown = details or Details()
+        shown = replace(contents, summary=full)
         with explain_write_errors(self.folder):
-            for path in pictures.values():
+            for path in contents.pictures.values():
                 if path.parent != self.folder:
                     shutil.copyfile(path, self.folder / path.name)
-            text = page.html(kind, full, outcomes, pictures, shown)
-            write_atomically(self.folder / "report.html", text)
+            write_atomically(self.folder / "report.html", page.html(shown))
             # Last: a run with this file has finished.
             text = json.dumps(full | self._about(outcomes), indent=2) + "\n"
             write_atomically(self.folder / "report.json", text)
-        ui.show(kind, full, outcomes, pictures, shown)
+        ui.show(shown)
         if "ran" in full["steps"].values():
             _limit_cache(self.cache_limit)
         return full
 
-    def _about(self, outcomes: list[Outcome]) -> dict[str, Any]:
+    def _about(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Return what report.json says beside the figures."""
         return {
             "flow": self.flow,

@@ -1,13 +1,10 @@
 """Artifacts in the Prefect UI: the report in short, and a table of its figures."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from artifacts.outcomes import Outcome
-from reporting.details import Details
+from reporting.contents import Contents
 from reporting.pictures import fitting
 from reporting.rendering import render
 
@@ -34,57 +31,46 @@ METRICS = {
 }
 
 
-def markdown(
-    page: str,
-    summary: Mapping[str, Any],
-    outcomes: Sequence[Outcome],
-    pictures: Mapping[str, Path],
-    details: Details,
-) -> str:
-    """Return the report in short, of at most MOST_BYTES; arguments as `Run.report`.
+def markdown(contents: Contents) -> str:
+    """Return the report in short, of at most MOST_BYTES.
 
     Tables are cut first, then the pictures that come last are left out.
     """
 
     def text(rows: int, shown: Mapping[str, str], left_out: Sequence[str]) -> str:
         return render(
-            f"{page}.md",
-            run=summary,
-            steps=outcomes,
-            details=details,
+            f"{contents.kind}.md",
+            run=contents.summary,
+            steps=contents.outcomes,
+            details=contents.details,
             pictures=shown,
             left_out=left_out,
             most=rows,
         )
 
-    everything = list(pictures)
+    everything = list(contents.pictures)
     for rows in ROWS:
         short = len(text(rows, {}, everything).encode())
         if short <= MOST_BYTES // 2:
             break
     titles = sum(len(title.encode()) for title in everything)
     room = MOST_BYTES - short - 10 * titles - 100 * len(everything)  # each title stands twice
-    return text(rows, *fitting(pictures, room))
+    return text(rows, *fitting(contents.pictures, room))
 
 
-def show(
-    page: str,
-    summary: Mapping[str, Any],
-    outcomes: Sequence[Outcome],
-    pictures: Mapping[str, Path],
-    details: Details,
-) -> None:
-    """Create both artifacts of the flow run; arguments as `Run.report`."""
-    key = summary["dataset"] if page == "train" else f"{summary['dataset']}-{page}"
+def show(contents: Contents) -> None:
+    """Create both artifacts of the flow run."""
+    kind, summary = contents.kind, contents.summary
+    key = summary["dataset"] if kind == "train" else f"{summary['dataset']}-{kind}"
     create_markdown_artifact(
-        markdown(page, summary, outcomes, pictures, details),
+        markdown(contents),
         key=f"{key}-report",
         description="Report of the run",
     )
     create_table_artifact(
         [
             {"metric": n.replace("_", " "), "value": summary[n]}
-            for n in METRICS[page]
+            for n in METRICS[kind]
             if n in summary
         ],
         key=f"{key}-metrics",

@@ -17,7 +17,8 @@ from types import FrameType
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST, PORT = "127.0.0.1", "PREFECT_SERVER_API_PORT"
+HOST, PORT = "PREFECT_SERVER_API_HOST", "PREFECT_SERVER_API_PORT"
+LOOPBACK, EVERYWHERE = "127.0.0.1", {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 #: Seconds that a process gets to end by itself: together less than the ten that supervisors allow.
 GRACE_SECONDS = 4.0
 START_SECONDS = 120
@@ -30,17 +31,20 @@ def main() -> None:
     """Start server and worker, and end both when either of them or the user ends it."""
     port = chosen_port()
     os.environ[PORT] = str(port)
-    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    os.environ[HOST] = os.environ.get(HOST) or LOOPBACK
+    host = EVERYWHERE.get(os.environ[HOST], os.environ[HOST])  # under which it is reached
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    # The UI asks the server that it came from, so it works under each name, and through a tunnel.
+    os.environ.setdefault("PREFECT_UI_API_URL", "/api")
     # What a worker says until the flow starts, which then says more (reporting/log.py).
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "WARNING")
     # Else every web page that a browser here shows may start runs, and so commands of the worker.
-    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{HOST}:{port}")
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
         os.environ["PREFECT_API_AUTH_STRING"] = password
-    address = f"http://{HOST}:{port}"
-    with socket.socket() as probe:
-        in_use = probe.connect_ex((HOST, port)) == 0
-    if in_use and answers(port):
+    in_use = listens(host, port)
+    if in_use and answers(host, port):
         fail(f"A Prefect server runs already: open {address}, or set {PORT} for another.")
     if in_use:
         fail(f"Port {port} is in use: end what listens there, or set {PORT}.")
@@ -52,7 +56,7 @@ def main() -> None:
     try:
         say("Starting a Prefect server; Ctrl-C ends everything")
         processes.append(start("server", "start"))
-        wait_for_server(processes[0], port)
+        wait_for_server(processes[0], host, port)
         deployed = deploy()
         processes.append(start("worker", "start", "--pool", "local"))
         say(deployed)
@@ -98,10 +102,19 @@ def deploy() -> str:
     return done.stdout.rstrip("\n")
 
 
-def wait_for_server(server: Process, port: int) -> None:
+def listens(host: str, port: int) -> bool:
+    """Whether anything listens there."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for_server(server: Process, host: str, port: int) -> None:
     """Return when the server answers."""
     deadline = time.monotonic() + START_SECONDS
-    while not answers(port):
+    while not answers(host, port):
         if server.poll() is not None:
             fail(f"The server did not start: `PREFECT_SERVER_API_PORT={port} prefect server start`")
         if time.monotonic() > deadline:
@@ -109,9 +122,9 @@ def wait_for_server(server: Process, port: int) -> None:
         time.sleep(0.2)
 
 
-def answers(port: int) -> bool:
-    """Whether a Prefect server is ready at the port."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+def answers(host: str, port: int) -> bool:
+    """Whether a Prefect server is ready there."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == http.HTTPStatus.OK

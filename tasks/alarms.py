@@ -7,6 +7,8 @@ from typing import Any
 
 from artifacts import runs
 from registry import data, models
+from registry.data import Batch
+from registry.models import Promotion
 from tasks import history
 from tasks.commands import data_command, dataset_option
 from tasks.pace import SPENT
@@ -136,15 +138,30 @@ def _stale(found: Mapping[str, Any]) -> Alarm | None:
 
 
 def _waiting_since(dataset: str) -> float | None:
-    """Return when data first came in after the champion was promoted; None where none did.
+    """Return when data first came in that the champion does not know; None where none did.
 
-    After a rollback that is the promotion of the model that is back.
+    That is what came in after its promotion, or during its training. After a rollback that is the
+    promotion of the model that is back.
     """
     known = models.current(dataset)
     model = known.champion.model if known.champion else None
-    promoted = next((one.number for one in known.history if one.model == model), 0)
-    waiting = [batch.at for batch in data.current(dataset).live if batch.number > promoted]
-    return datetime.fromisoformat(waiting[0]).timestamp() if waiting else None
+    promoted = next((one for one in known.history if one.model == model), None)
+    live = data.current(dataset).live
+    waiting = (_at(one) for one in live if promoted is None or not _knows(promoted, one))
+    return next(waiting, None)
+
+
+def _knows(promoted: Promotion, batch: Batch) -> bool:
+    """Return whether a batch was there when the training of a promoted model began."""
+    if batch.number > promoted.number:
+        return False
+    run = promoted.about.get("run")  # None where it was promoted by hand
+    trained_on = {one["name"] for one in promoted.about["summary"].get("batches", ())}
+    return run is None or batch.name in trained_on or _at(batch) < runs.started_at(run)
+
+
+def _at(batch: Batch) -> float:
+    return datetime.fromisoformat(batch.at).timestamp()
 
 
 def _retrain(found: Mapping[str, Any]) -> str:

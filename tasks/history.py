@@ -45,7 +45,9 @@ def usual_seconds(found: Mapping[str, Any]) -> float | None:
 
 
 def _seconds_a_row(report: Mapping[str, Any]) -> float | None:
-    """Return the seconds a row of a training; None where a report gives none."""
+    """Return the seconds a row of a whole training; None where a report gives none."""
+    if report.get("resumed"):  # what it gives is the time of the last piece
+        return None
     seconds, rows = report.get("train_seconds"), report.get("train_rows")
     if not isinstance(seconds, int | float) or not isinstance(rows, int) or rows < 1:
         return None

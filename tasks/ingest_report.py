@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
+from reporting.contents import Contents
 from reporting.report import Run
 from tasks.batch_names import names_of
 from tasks.intake import LISTED, PICTURED, Intake
@@ -57,7 +58,8 @@ def report(
         "waiting": list(waiting),
     }
     pictures = _pictures(run.folder, taken, results)
-    return run.report(summary, outcomes(results, str(run.flow_run_id)), pictures, kind="ingest")
+    done = outcomes(results, str(run.flow_run_id))
+    return run.report(Contents(summary=summary, outcomes=done, pictures=pictures, kind="ingest"))
 
 
 def _about(intake: Intake, manifest: Artifact, results: Mapping[str, Artifact]) -> dict[str, Any]:

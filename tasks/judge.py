@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from classifier.evaluation.ledger import Look
 
 Rule = Literal["auto", "better", "not-worse", "threshold"]
+STANDS_IN = "The champion rests on a retracted batch: the best earlier one stands in for it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,14 @@ class Bars:
 
     Fields:
         champion: the best model that rests on no retracted batch; None: a floor is the bar.
+        stands_in: whether that is an earlier model, since the champion rests on such a batch.
         anchor: the champion at the start of the ledger, or the best clean one where that rests on
             a retracted batch; None where it is the champion.
         rows: of each test set, by its digest, the artifact that keeps which rows it has.
     """
 
     champion: Promotion | None
+    stands_in: bool
     anchor: Promotion | None
     rows: Mapping[str, str]
 
@@ -115,7 +118,8 @@ def bars(
     anchor = _anchor(dataset, known, ledger.anchor_of(current)) if champ else None
     if anchor is not None and champ is not None and anchor.model == champ.model:
         anchor = None
-    return Bars(champion=champ, anchor=anchor, rows=rows)
+    stands_in = champ is not None and champ is not known.champion
+    return Bars(champion=champ, stands_in=stands_in, anchor=anchor, rows=rows)
 
 
 def _next_look(known: Models, sets: Sequence[TestSet], rows: Mapping[str, str]) -> int:
@@ -236,6 +240,8 @@ def _verdict(
         changed = champion.changed(champion.components(champ), training.components)
         if rule == "auto":
             chosen, reason = gate.auto_rule(changed)
+    if against.stands_in:
+        reason = f"{STANDS_IN} {reason}".rstrip()
     scored = [one.scored(manifest) for one in sets]
     found = gate.verdict(
         scored[0],

@@ -8,6 +8,7 @@ from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
 from classifier import datasets
 from registry import data
+from reporting.contents import Contents
 from reporting.report import Run
 from tasks.report_details import details
 
@@ -35,7 +36,8 @@ def report(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dic
     files = {path.stem: path for folder in drawn for path in folder.glob("*.png")}
     shown = {title: files[name] for name, title in PICTURES.items() if name in files}
     done = outcomes(results, str(run.flow_run_id))
-    return run.report(about, done, shown, details=details(about, results))
+    told = details(about, results)
+    return run.report(Contents(summary=about, outcomes=done, pictures=shown, details=told))
 
 
 def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def summarise(run: Run, about: dict[str, Any], results: dict[str, Artifact]) -> 
         "test_set": metrics["test_set"],
         "train_rows": rows["train_rows"],
         "train_seconds": model.metadata["train_seconds"] if trained else None,
+        "resumed": trained and model.metadata.get("resumed", False),
         "model": layout.relative(model.folder),
         "manifest": layout.relative(results["manifest"].folder),
         "batches": _batches(about["dataset"], results["manifest"]),

@@ -64,8 +64,10 @@ def _scores(about: Mapping[str, Any], results: Results) -> tuple[dict[str, list[
         history = history[:-1]
     champion = history[-1] if history else None
     if before := results.get("evaluate-champion"):
+        name = str(about["bar"])
         label = "Champion before" if about.get("outcome") == "promoted" else "Champion"
-        name = champion.model if champion else None
+        if champion is None or champion.model != name:  # it rests on a retracted batch
+            label = "Earlier champion"
         found[OFFICIAL].append(_scored(label, before, name))
         if recent := results.get("evaluate-champion-recent"):
             found[RECENT].append(_scored(label, recent, name))

@@ -120,7 +120,7 @@ def train(
             budget=recipe.memory_budget << 20,
             to_device=loop.to_device(network, recipe, place),
         )
-        started = perf_counter()
+        started, resumes = perf_counter(), file.exists()
         history = loop.fit(
             network,
             source,
@@ -135,6 +135,7 @@ def train(
         )
         new.metadata |= {
             "train_seconds": perf_counter() - started,
+            "resumed": resumes,  # then these are the seconds since
             "device": str(place),
             "exact": place.type == "cpu",  # a GPU adds up in another order each time
         }

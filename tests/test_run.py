@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +81,8 @@ class Health(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 if command == ["server", "start"]:
-    address = ("127.0.0.1", int(os.environ["PREFECT_SERVER_API_PORT"]))
+    host = os.environ.get("PREFECT_SERVER_API_HOST", "127.0.0.1")
+    address = (host, int(os.environ["PREFECT_SERVER_API_PORT"]))
     http.server.HTTPServer(address, Health).serve_forever()
 if command[:2] == ["worker", "start"]:
     time.sleep(600)
@@ -447,6 +449,26 @@ def test_ui_ends_server_and_worker_at_ctrl_c_and_term(project, number):
     for *_, pid in calls:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@one_shell
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        ("", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - for a moment
+        ("127.0.0.2", "127.0.0.2"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_ui_serves_where_it_is_told_and_prints_an_address_that_opens(project, host, named):
+    port = free_port()
+    process = project.start("ui", PREFECT_SERVER_API_PORT=port, PREFECT_SERVER_API_HOST=host)
+    project.wait_for_note("worker start")
+    with urllib.request.urlopen(f"http://{named}:{port}/", timeout=60) as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGTERM)
+    assert f"open       http://{named}:{port}\n" in finished(process).stderr
 
 
 @one_shell

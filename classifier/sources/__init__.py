@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: In a text with URLs: their user and password.
-CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+#: In a text with URLs: their user and password, which may hold what a URL may not: / ? #.
+CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#@:\s]*:\S*|[^/?#\s]*)@")
 #: What every source writes: unpacked IDX files.
 FILES = ("train-images.idx", "train-labels.idx", "test-images.idx", "test-labels.idx")
 

@@ -25,6 +25,7 @@ from classifier.sources.answers import (
 
 #: Header by which a server sends a file as it is, and not gzipped a second time.
 AS_IT_IS = {"Accept-Encoding": "identity"}
+UNREADABLE = "no URL: in a user or password write %2F for /, %3F for ? and %23 for #"
 
 
 def from_mirror(source: Mirror, folder: Path, progress: Progress) -> None:
@@ -77,7 +78,9 @@ def _explain_errors() -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         raise SourceFailed(LATE, transient=True) from error
-    except (httpx.RequestError, httpx.InvalidURL) as error:
+    except httpx.InvalidURL:  # it quotes a piece of the URL
+        raise SourceFailed(UNREADABLE) from None
+    except httpx.RequestError as error:
         # other errors come before a connection: refused, or no such host
         broke = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
         passing = broke or any(isinstance(cause, CONNECTION_ERRORS) for cause in _causes(error))

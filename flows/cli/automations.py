@@ -10,11 +10,15 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.events.schemas.automations import Automation, AutomationCore
+from prefect.exceptions import ObjectNotFound
+
+from artifacts.errors import InputError
 
 FILE = Path(__file__).resolve().parents[2] / "automations.yaml"
 TAG = "image-retraining"  # of our automations, flow runs and deployments
 BLOCK = "alarms"  # name of the notification block that gets the alarms
-NOTIFY = "send-notification"
+RESTART = f"{TAG}: start crashed runs again"
+NOTIFY, RUN = "send-notification", "run-deployment"
 MOST = 200  # of ours on one server
 
 
@@ -28,6 +32,16 @@ def blocks(client: SyncPrefectClient) -> list[BlockDocument]:
     return BlockDocument.model_validate_list(answer.json())
 
 
+def restart() -> dict[str, Any] | None:
+    """Return what automations.yaml says of starting crashed runs again; None where it does not."""
+    return next((one for one in _of(FILE) if one["name"] == RESTART), None)
+
+
+def _of(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]
+    return found
+
+
 def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
     """Create, update and delete automations until the server has those of the file, each once.
 
@@ -35,8 +49,11 @@ def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
     is paused is left as it is. Those that notify are left out where there is no block to do it.
 
     Returns the names of those that the server has now.
+
+    Raises:
+        InputError: a deployment that the file names is not on the server.
     """
-    wanted = {one["name"]: one for one in _wanted(file, [str(b.id) for b in blocks(client)])}
+    wanted = {one["name"]: one for one in _wanted(client, file)}
     present: dict[str, Automation] = {}
     for automation in _ours(client):
         if automation.name in wanted and automation.name not in present:
@@ -52,17 +69,31 @@ def apply(client: SyncPrefectClient, file: Path = FILE) -> list[str]:
     return list(wanted)
 
 
-def _wanted(file: Path, block_ids: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the automations of the file, with each notification once a block."""
-    for one in yaml.safe_load(file.read_text(encoding="utf-8"))["automations"]:
+def _wanted(client: SyncPrefectClient, file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the automations of the file, with what the server has for its names."""
+    block_ids = [str(block.id) for block in blocks(client)]
+    for one in _of(file):
         actions = []
         for action in one["actions"]:
             if action["type"] == NOTIFY:
                 actions += [action | {"block_document_id": block} for block in block_ids]
+            elif action["type"] == RUN:
+                found = _deployment_id(client, action["deployment_id"])
+                actions.append(action | {"deployment_id": found})
             else:
                 actions.append(action)
         if actions:
             yield one | {"actions": actions}
+
+
+def _deployment_id(client: SyncPrefectClient, name: str) -> str:
+    try:
+        return str(client.read_deployment_by_name(name).id)
+    except ObjectNotFound as error:
+        raise InputError(
+            f"{FILE.name} runs the deployment {name}, which is not on this server: put it into "
+            "prefect.yaml, or take the automation out."
+        ) from error
 
 
 def _ours(client: SyncPrefectClient) -> list[Automation]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from artifacts.text import counted
 from flows.cli.answer import Answer, short, size
 from flows.names import DatasetName
 from tasks import corrections, holdings
@@ -122,15 +123,16 @@ def correct(file: Path, /, *, why: str = "", dataset: DatasetName = "mnist") -> 
     """
     found = corrections.correct(dataset, file, why)
     splits = (("train", "train"), ("test", "official test"), ("recent", "recent test"))
-    affected = ", ".join(f"{found[split]:,} {name} rows" for split, name in splits)
+    affected = ", ".join(counted(found[split], f"{name} row") for split, name in splits)
+    corrected, dropped = counted(found["corrected"], "label"), counted(found["dropped"], "row")
     lines = [
-        f"{found['corrected']:,} labels corrected, {found['dropped']:,} rows dropped.",
+        f"{corrected} corrected, {dropped} dropped.",
         f"Affected: {affected}.",
     ]
     if found["not_comparable"]:
         lines.append(
-            f"Scores of {len(found['not_comparable'])} earlier runs are on other test labels, and "
-            "not comparable with new ones."
+            f"On other test labels, and not comparable with new ones: the scores of "
+            f"{counted(len(found['not_comparable']), 'earlier run')}."
         )
     return Answer(found, "\n".join(lines))
 

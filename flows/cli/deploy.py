@@ -4,12 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterState,
@@ -30,7 +34,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 POOL, QUEUE = "local", "training"  # as prefect.yaml has them
 AT_A_TIME = 1  # runs of the queue, unless another limit was set
 MISSED = timedelta(days=1)  # in which a run crashed that starts again
-MOST_STARTS = 2  # of a run that starts again, as in automations.yaml
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 REMEDY = f"off until there is a notification block named {automations.BLOCK} (docs/operation.md)"
 
@@ -43,7 +46,8 @@ def deploy() -> Answer:
     with server.present() as client:
         _make_pool(client)
         _make_queue(client)
-        deployed = _deploy()
+        with _paused_ones_stay(client):
+            deployed = _deploy()
         applied = automations.apply(client)
         restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
@@ -63,10 +67,14 @@ def deploy() -> Answer:
 
 
 def start_again(client: SyncPrefectClient) -> list[str]:
-    """Start again what crashed, as the automation of automations.yaml does; returns the names.
+    """Start again what crashed, as automations.yaml says; returns the names.
 
     A server that is just starting sees no event, so a run that crashed then would stay as it is.
     """
+    wanted = automations.restart()
+    if wanted is None:
+        return []
+    counts, action = wanted["trigger"]["match"]["prefect.run-count"], wanted["actions"][0]
     ours = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[automations.TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
@@ -74,10 +82,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
     )
     found = []
     for run in client.read_flow_runs(flow_run_filter=ours):
-        if run.deployment_id and run.run_count <= MOST_STARTS:
-            state: State[None] = Scheduled(
-                name="AwaitingRetry", message="It crashed, and starts again."
-            )
+        if run.deployment_id and str(run.run_count) in counts:
+            state: State[None] = Scheduled(name=action["name"], message=action["message"])
             client.set_flow_run_state(run.id, state)
             found.append(run.name)
     return found
@@ -110,6 +116,18 @@ def _make_queue(client: SyncPrefectClient) -> None:
         )
     except ObjectAlreadyExists:
         return
+
+
+@contextmanager
+def _paused_ones_stay(client: SyncPrefectClient) -> Iterator[None]:
+    """Pause our deployments again that the block resumes, as Prefect's own command does."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[automations.TAG]))
+    paused = [one.id for one in client.read_deployments(deployment_filter=ours) if one.paused]
+    try:
+        yield
+    finally:
+        for number in paused:
+            client.pause_deployment(number)
 
 
 def _deploy() -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import prefect
@@ -43,7 +43,8 @@ _started: list[subprocess.Popen[bytes]] = []
 def choose() -> Iterator[str | None]:
     """Use the configured server, else a local one that answers, else a temporary one.
 
-    Yields the address of the web UI, or None with a temporary server, which has none.
+    Yields the address of the web UI, or None with a temporary server, which has none. Where the
+    local one wants a password, which may be that of someone else, this says so.
 
     Raises:
         InputError: the configured one does not answer, or wants another password.
@@ -54,10 +55,14 @@ def choose() -> Iterator[str | None]:
     if configured:
         with _explain_unreachable(configured):
             yield configured.removesuffix("/api")
-    elif _answers():
+    elif (answer := _ask_local()) == "fits":
         with temporary_settings({PREFECT_API_URL: f"{LOCAL}/api"}):
             yield LOCAL
     else:
+        if answer == "closed":
+            from flows.cli.terminal import say
+
+            say(f"{_wants_password(LOCAL)} This run does not report to it.")
         own: dict[Any, Any] = {
             PREFECT_API_URL: _start_temporary(),
             # Nothing watches heartbeats there, and stopping them takes a second.
@@ -74,13 +79,14 @@ def present() -> Iterator[SyncPrefectClient]:
     """Use the configured server, else a local one; yields its client.
 
     Raises:
-        InputError: it does not answer.
+        InputError: it does not answer, or wants another password.
     """
     configured = PREFECT_API_URL.value()
     if not configured:
         _pass_by_proxies()
     address = configured or f"{LOCAL}/api"
     with (
+        _explain_unreachable(address),
         temporary_settings({PREFECT_API_URL: address}),
         get_client(sync_client=True) as client,
     ):
@@ -108,11 +114,15 @@ def _explain_unreachable(configured: str) -> Iterator[None]:
     except PrefectHTTPStatusError as error:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:
             raise
-        raise InputError(
-            f"The Prefect server at {configured} wants another user and password: set "
-            "PREFECT_API_AUTH_STRING to the USER:PASSWORD that its PREFECT_SERVER_API_AUTH_STRING "
-            "holds."
-        ) from error
+        raise InputError(_wants_password(configured)) from error
+
+
+def _wants_password(address: str) -> str:
+    return (
+        f"The Prefect server at {address} wants another user and password: set "
+        "PREFECT_API_AUTH_STRING to the USER:PASSWORD that its PREFECT_SERVER_API_AUTH_STRING "
+        "holds."
+    )
 
 
 def _pass_by_proxies() -> None:
@@ -122,16 +132,19 @@ def _pass_by_proxies() -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
 
 
-def _answers() -> bool:
-    """Return whether a server of this release line is at the usual local address."""
+def _ask_local() -> Literal["fits", "closed", "none"]:
+    """Ask for a server of this release line at the usual local address; closed: to this user."""
     user, _, password = str(PREFECT_API_AUTH_STRING.value() or "").partition(":")
     auth = (user, password) if user else None
     try:
         answer = httpx.get(f"{LOCAL}/api/admin/version", timeout=1.0, auth=auth)
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            health = httpx.get(f"{LOCAL}/api/health", timeout=1.0)  # which is open to all
+            return "closed" if health.is_success and health.json() is True else "none"
         version = str(answer.raise_for_status().json())
     except (httpx.HTTPError, ValueError):
-        return False
-    return version.split(".")[:2] == prefect.__version__.split(".")[:2]
+        return "none"
+    return "fits" if version.split(".")[:2] == prefect.__version__.split(".")[:2] else "none"
 
 
 def _start_temporary() -> str:

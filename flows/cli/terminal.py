@@ -10,7 +10,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from artifacts import layout
-from artifacts.text import printable
+from artifacts.text import counted, printable
 from classifier import datasets
 from flows.cli.answer import short
 from reporting.progress import console
@@ -89,7 +89,8 @@ def print_ingest(result: dict[str, Any], *, ui: bool) -> None:
     """Print the closing lines of an ingest; `ui`: whether there is one to look at."""
     lines: list[tuple[str, str]] = []
     for batch in result["batches"]:
-        rows = f"{batch['accepted']:,} new rows, {batch['recent_test']:,} of them for testing"
+        rows = counted(batch["accepted"], "new row")
+        rows += f", {batch['recent_test']:,} of them for testing"
         name = batch["batch"] or f"none, of {batch['delivery']}"
         lines += [("batch", name), ("rows", rows)]
         lines += [("refused", f"{batch['refused_rows']:,}")] if batch["refused_rows"] else []

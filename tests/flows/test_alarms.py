@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.states import Crashed, Running
 
 from flows.cli import automations
 from tests.conftest import PROJECT, CommandLine
@@ -99,6 +100,19 @@ class Told:
             if event["kind"] == "ingest":
                 path.write_text(json.dumps(event | {"at": at}))
 
+    def crash(self):
+        """Crash a run of a deployment; returns the messages."""
+        before = len(self.hook.messages)
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name("train/on-demand").id
+            asked = {"dataset": "folder", "recipe": "post"}
+            run = client.create_flow_run_from_deployment(deployment, parameters=asked)
+            client.set_flow_run_state(run.id, Running())
+            client.set_flow_run_state(run.id, Crashed(message="It died."))
+        until(lambda: len(self.hook.messages) > before, 30)
+        time.sleep(2)
+        return self.hook.messages[before:]
+
     def silence(self, seconds):
         """Apply the automations with another time for silence, and return the next message."""
         wanted = yaml.safe_load(automations.FILE.read_text())
@@ -131,6 +145,7 @@ def story(there):
     images, labels = new(20, 150)
     found.broken_batch = there.ingest("poisoned", images, (labels + 1) % 10)
     found.broken = there.retrain(code=1)
+    found.train_broken = there.run("train", *QUICK, "--device", "cpu", code=1)
     there.data("accept", "poisoned", "--why", "to see the gate refuse it")
     there.were_fast()
     found.refused = there.retrain(count=2)
@@ -146,6 +161,7 @@ def story(there):
     found.timed_out = there.retrain(recipe=LONG, code=1, script=TIMED)
     assert "not ours" in there.line.python("-c", THEIRS).stderr
     found.twice = there.run(script=TWICE)
+    found.crashed = there.crash()
     found.silence = there.silence(10)
     return found
 
@@ -218,6 +234,25 @@ def test_a_failure_and_a_time_out_are_told_with_their_sentence_and_the_command(s
     for message in (failed, timed_out):
         assert "Next: ./run retrain --dataset folder --recipe post\n" in message.body
         assert "Log: run " in message.body  # the server does not know its own address
+
+
+def test_a_crashed_run_of_a_deployment_is_said_to_start_again(story):
+    (message,) = story.crashed
+    assert message.subject.startswith("train Crashed: ")
+    died, following, log = message.body.splitlines()
+    assert died == "It died."
+    assert following == (
+        "Next: wait a minute, it starts again by itself; if it does not, ./run train "
+        "--dataset folder --recipe post"
+    )
+    assert log.startswith("Log: run ")
+
+
+def test_a_train_that_stops_at_broken_data_is_told_with_the_batch(story):
+    message = only(story.train_broken)
+    assert message.subject == "train Broken: folder post seed 0."
+    assert "poisoned" in message.body
+    assert "Next: ./run data list --dataset folder\n" in message.body
 
 
 def test_an_alarm_that_a_server_takes_up_again_is_one_message(story):

@@ -190,7 +190,7 @@ def test_forty_batches_ask_for_one_run_that_starts_after_all_of_them(deployed):
     window = timedelta(seconds=600)
     assert run.expected_start_time - start > window
     assert run.expected_start_time - start < 2 * window
-    assert run.parameters["recipe"] == "cnn"
+    assert (run.parameters["dataset"], run.parameters["recipe"]) == ("mnist", "cnn")
 
 
 @pytest.mark.slow

@@ -93,7 +93,8 @@ def test_a_training_stops_when_its_time_is_spent_and_goes_on_in_the_next_run(roo
     retrain("--max-train-minutes", "0.01", "--min-new-rows", "1000", "--min-interval", "1000")
     assert checkpoint.stat().st_mtime_ns > first
     assert [about["seconds"] > 0 for about in trainings(root)] == [True, True]
-    assert retrain()["state"] == "Promoted"
+    done = retrain()
+    assert (done["state"], done["resumed"]) == ("Promoted", True)
 
 
 def test_a_week_has_a_budget(root):

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from artifacts import layout
 from registry import models, pointer
+from tasks.judge import STANDS_IN
 from tests.conftest import PROJECT
 from tests.flows import pictures
 
@@ -252,6 +253,24 @@ def test_the_best_clean_model_is_the_bar_where_the_champion_rests_on_a_retracted
     assert back["outcome"] == "promoted"
     assert back["champion"] == first["champion"]
     assert root("models", "rollback", "--why", "x", "--dataset", "folder").code in {0, 1}
+
+
+def test_an_earlier_champion_that_stands_in_is_called_so(root):
+    first = root.retrain()
+    images, labels = new(20, 150)
+    root.add("poisoned", images, (labels + 1) % 10)
+    root.data("accept", "poisoned", "--why", "x")
+    refused = root.retrain()
+    root.models("promote", refused["challenger"], "--why", "x", "--force")
+    root.data("retract", "poisoned", "--why", "wrong labels")
+    root.add("good", *new(0, 20))
+    judged = root.retrain()
+    assert judged["bar"] == first["champion"]
+    assert judged["why"][0].startswith(STANDS_IN)
+    page = (root.folder / "reports" / judged["run_id"] / "report.html").read_text()
+    assert "<div>Earlier champion</div>" in page
+    assert "<div>Champion</div>" not in page
+    assert "<div>Champion before</div>" not in page
 
 
 def test_what_people_decide_during_a_training_counts(root, monkeypatch):

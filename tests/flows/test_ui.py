@@ -194,6 +194,12 @@ def test_the_form_refuses_a_value_out_of_its_limits(form, ui):
     assert ui.ask("flow_runs/count") == before
 
 
+def test_the_pages_find_their_server_under_another_name_of_it(browser, ui):
+    elsewhere = ui.address.replace("127.0.0.1", "localhost")
+    with opened(browser, f"{elsewhere}/v2/deployments") as page:
+        page.get_by_text("on-new-data").first.wait_for()
+
+
 def test_runs_of_terminal_schedule_and_form_look_alike(ui):
     """The form asks the server for a run as `start` does."""
     soon = datetime.now(UTC) + timedelta(seconds=2)

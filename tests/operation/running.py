@@ -33,6 +33,7 @@ QUICK = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_PG_NOTIFY_HEARTBEAT_INTERVAL_SECONDS": "5",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the least that Prefect accepts
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "20",
 }
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -60,7 +61,7 @@ class Operation:
         self.edit("classifier/training/checkpoints.py", "SECONDS = 30.0", "SECONDS = 0.3")
         if without := os.environ.get("REHEARSAL_WITHOUT"):  # to see that the tests notice
             self.without(without)
-        self.edit("automations.yaml", "within: 600", "within: 70")  # heartbeats come every 30 s
+        self.edit("automations.yaml", "within: 900", "within: 70")  # heartbeats come every 30 s
         self.edit("automations.yaml", "within: 30 ", "within: 15 ")
         self.environment = {
             **{name: value for name, value in os.environ.items() if "PREFECT" not in name},

@@ -91,6 +91,14 @@ def test_a_run_without_the_password_is_refused_in_one_sentence_with_the_remedy(u
     assert "wrong" not in done.stderr
 
 
+def test_deploy_without_the_password_is_refused_in_the_same_sentence(ui):
+    done = ui.flows("deploy", drop=(SERVER,))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: The Prefect server at {ui.address}/api wants another user")
+
+
 def test_with_the_password_a_run_from_a_terminal_works(ui):
     done = ui.flows(*TRAIN, drop=(SERVER,), **{CLIENT: PASSWORD})
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,26 @@ def test_a_cancelled_run_ends_within_ten_seconds_and_the_next_one_works(operatio
     assert operation.report(again)["model"] == undisturbed["model"]
 
 
+def test_a_run_that_an_outage_made_deaf_is_ended_for_good_by_its_process(operation, undisturbed):
+    """As where the machine dies while the run is being cancelled."""
+    forget(operation)
+    endless = LONG | {"seed": 3, "overrides": {"epochs": 100_000}}
+    number = operation.asked("train/on-demand", **endless)
+    operation.wait_for_training()
+    operation.kill_server()
+    time.sleep(20)
+    operation.start_server()
+    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+    operation.ask("POST", f"flow_runs/{number}/set_state", state=cancelling, force=False)
+    time.sleep(5)
+    assert operation.run_processes()
+    operation.kill_runs()
+    operation.wait_for(number, "Cancelled", seconds=90)
+    time.sleep(20)  # in which it would start again
+    assert operation.history(number)[-1] == "Cancelled"
+    assert "AwaitingRetry" not in operation.history(number)
+
+
 def test_two_runs_that_meet_run_one_at_a_time(operation, undisturbed):
     forget(operation)
     first = operation.asked("train/on-demand", **LONG)

@@ -21,10 +21,11 @@ def keep(kind, text):
     return new.artifact.name
 
 
-def promote(text, expected=None, dataset="toys"):
+def promote(text, expected=None, dataset="toys", **more):
     """The event of a promotion of a model with this text."""
     kept = {part: keep(kind, text) for part, kind in PARTS.items()}
     about = {"summary": {}, "train_key": text, "why": "better", "forced": False}
+    about |= more
     model = keep("models", text)
     return decisions.promote(dataset, model, expected=expected, **kept, **about)
 

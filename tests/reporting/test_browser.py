@@ -7,6 +7,7 @@ from PIL import Image
 from artifacts.artifact import Artifact
 from artifacts.outcomes import Outcome
 from reporting import index, page
+from reporting.contents import Contents
 from reporting.details import Checked, Confused, Confusion, Details, Score, Source
 from tests.reporting.browser import DESKTOP, PHONE, browser
 from tests.reporting.test_index import add
@@ -75,7 +76,15 @@ def pages(tmp_path, monkeypatch):
     found = {"index": reports / "index.html"}
     for kind, told in (("train", summary), ("ingest", INGEST)):
         found[kind] = tmp_path / f"{kind}.html"
-        text = page.html(kind, told, steps, {LONG: tmp_path / "grid.png"}, details)
+        text = page.html(
+            Contents(
+                kind=kind,
+                summary=told,
+                outcomes=steps,
+                pictures={LONG: tmp_path / "grid.png"},
+                details=details,
+            )
+        )
         found[kind].write_text(text)
     (tmp_path / "grid.png").unlink()  # all is in the page
     return found

@@ -238,5 +238,5 @@ def test_of_very_many_runs_the_oldest_are_counted_and_not_listed(reports, monkey
     monkeypatch.setattr(index, "MOST_SHOWN", 3)
     text = written(reports)
     assert Rows(text).links == [f"{run}/report.html" for run in reversed(runs[2:])]
-    assert "2 older runs are not listed." in text
-    assert "5 runs that still have a report" in text
+    assert "Not listed: 2 older runs." in text
+    assert "5 runs with a report" in text

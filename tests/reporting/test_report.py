@@ -1,6 +1,7 @@
 """Text from outside comes through the report as text, and the UI gets no more than it may."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from artifacts.artifact import Artifact
 from artifacts.outcomes import Outcome
 from reporting import page, ui
+from reporting.contents import Contents
 from reporting.details import Checked, Confused, Confusion, Details, Score, Source
 from reporting.pictures import cover, data_uri, small
 from tests.conftest import project_copy
@@ -77,6 +79,12 @@ def everywhere():
     )
 
 
+def contents(kind, summary, outcomes, pictures, details):
+    return Contents(
+        kind=kind, summary=summary, outcomes=outcomes, pictures=pictures, details=details
+    )
+
+
 @pytest.fixture(autouse=True)
 def _reports(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRAIN_DATA", str(tmp_path))
@@ -95,7 +103,7 @@ def noise(path, size=1000):
 
 
 def test_a_markdown_cell_stays_one_cell():
-    text = ui.markdown("train", SUMMARY, [STEP], {}, Details())
+    text = ui.markdown(contents("train", SUMMARY, [STEP], {}, Details()))
     (row,) = [line for line in text.splitlines() if line.startswith("| train ")]
     assert row.count("|") == 7  # six of the table, and an escaped one
     assert r"a\|b" in row
@@ -103,11 +111,25 @@ def test_a_markdown_cell_stays_one_cell():
     assert "\x1b" not in row
 
 
+def test_one_of_a_thing_is_in_the_singular():
+    told = contents("ingest", INGEST, [STEP], {}, Details())
+    for text in (page.html(told), ui.markdown(told)):
+        assert "1 new image" in text
+        assert "1 new images" not in text
+
+
+def test_a_step_that_ran_without_a_known_reason_is_not_said_to_run_for_the_first_time():
+    unknown = replace(STEP, why=None)
+    text = page.html(contents("train", SUMMARY, [unknown], {}, Details()))
+    assert "no earlier result is known" in text
+    assert "first time" not in text
+
+
 @pytest.mark.parametrize(("kind", "summary"), [("train", SUMMARY), ("ingest", INGEST)])
 def test_html_is_escaped_and_holds_no_control_characters(kind, summary, tmp_path):
     pictures = {NASTY: noise(tmp_path / "a.png", 8)}
     shown = summary | {"outcome": "refused", "why": [NASTY], "champion": None, "recipe": NASTY}
-    text = page.html(kind, shown, [STEP], pictures, everywhere())
+    text = page.html(contents(kind, shown, [STEP], pictures, everywhere()))
     assert "&lt;script&gt;" in text
     assert "&lt;b&gt;" in text
     assert "<script" not in text
@@ -118,7 +140,7 @@ def test_html_is_escaped_and_holds_no_control_characters(kind, summary, tmp_path
 @pytest.mark.parametrize(("kind", "summary"), [("train", SUMMARY), ("ingest", INGEST)])
 def test_markdown_is_escaped_and_holds_no_control_characters(kind, summary, tmp_path):
     pictures = {NASTY: noise(tmp_path / "a.png", 8)}
-    text = ui.markdown(kind, summary, [STEP], pictures, everywhere())
+    text = ui.markdown(contents(kind, summary, [STEP], pictures, everywhere()))
     assert r"\<script>" in text
     assert "<script" not in text.replace(r"\<script", "")
     assert {"\x1b", "\N{RIGHT-TO-LEFT OVERRIDE}"}.isdisjoint(text)
@@ -126,7 +148,7 @@ def test_markdown_is_escaped_and_holds_no_control_characters(kind, summary, tmp_
 
 def test_a_page_needs_nothing_beside_it(tmp_path):
     picture = noise(tmp_path / "a.png", 8)
-    text = page.html("train", SUMMARY, [STEP], {"Grid": picture}, everywhere())
+    text = page.html(contents("train", SUMMARY, [STEP], {"Grid": picture}, everywhere()))
     assert data_uri(picture.read_bytes()) in text
     assert 'src="' not in text.replace('src="data:image/png;base64,', "")
     for reaching_out in ("http:", "https:", "url(", "@import", "<link", "<iframe"):
@@ -136,7 +158,8 @@ def test_a_page_needs_nothing_beside_it(tmp_path):
 def test_a_covered_page_shows_the_other_picture_alone(tmp_path):
     first, second, other = (noise(tmp_path / f"{size}.png", size) for size in (8, 9, 10))
     shown = tmp_path / "report.html"
-    shown.write_text(page.html("train", SUMMARY, [STEP], {"A": first, "B": second}, Details()))
+    both = contents("train", SUMMARY, [STEP], {"A": first, "B": second}, Details())
+    shown.write_text(page.html(both))
     assert cover(shown, other.read_bytes()) == 2
     assert shown.read_text().count(data_uri(other.read_bytes())) == 2
     assert shown.read_text().count("data:image") == 2
@@ -148,7 +171,7 @@ def test_the_report_in_the_ui_is_below_its_limit_whatever_there_is(tmp_path):
     long = INGEST["batches"][0] | {"refused": [{"what": "x" * 2000, "reason": "y" * 2000}] * 200}
     summary = INGEST | {"batches": [long] * 60}
     for kind, told in (("train", SUMMARY), ("ingest", summary)):
-        text = ui.markdown(kind, told, [STEP] * 500, pictures, Details())
+        text = ui.markdown(contents(kind, told, [STEP] * 500, pictures, Details()))
         assert len(text.encode()) <= ui.MOST_BYTES
         assert "Not shown here, but in report.html: Picture" in text
         assert "![Small](data:image/png;base64," in text

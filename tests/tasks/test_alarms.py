@@ -124,6 +124,15 @@ def test_runs_that_took_their_model_from_the_cache_do_not_count():
     assert "retrain.slow" in said(train_seconds=100.0)
 
 
+def test_a_training_that_was_resumed_makes_no_other_one_slow():
+    trained(1.0, 1.0, 1.0, resumed=True)
+    assert said(train_seconds=100.0) == {}
+    for number, seconds in enumerate((10.0, 10.0, 10.0)):
+        reported(timedelta(days=2), number, train_seconds=seconds)
+    assert said(train_seconds=19.0) == {}
+    assert "it takes 10 s." in said(train_seconds=20.0)["retrain.slow"].why
+
+
 def test_a_damaged_report_stops_nothing():
     trained(1.0, 1.0, 1.0)
     folder = layout.reports() / run_id(timedelta(hours=1))
@@ -154,6 +163,22 @@ def test_data_that_a_promotion_followed_is_not_stale():
     assert said() == {}
     came_in(timedelta(days=29), "after it")  # its number is later, whatever its time
     assert "retrain.stale" in said()
+
+
+def test_data_that_came_in_while_the_champion_was_trained_is_waiting():
+    came_in(timedelta(days=31), "known")
+    came_in(timedelta(days=29), "meanwhile")
+    run = run_id(timedelta(days=30))
+    stores.promote("a model", summary={"batches": [{"name": "known"}]}, run=run)
+    assert "for 29 days" in said()["retrain.stale"].what
+
+
+def test_data_that_came_in_while_the_champion_was_trained_and_is_in_it_is_not():
+    came_in(timedelta(days=31), "left out as a whole")
+    came_in(timedelta(days=29), "of its own run")
+    run = run_id(timedelta(days=30))
+    stores.promote("a model", summary={"batches": [{"name": "of its own run"}]}, run=run)
+    assert said() == {}
 
 
 def test_a_rollback_is_no_promotion():

@@ -42,12 +42,17 @@ def erase(path: Path, digests: Collection[bytes], subject: Subject) -> int:
 
 
 def _with_labels(path: Path) -> list[Path]:
-    """Return the path, with the labels beside it where it is an images file."""
+    """Return the path, with the labels beside it where it is an images file.
+
+    A link beside it that leads out of their folder is left, as where a folder is read.
+    """
     if not path.is_file() or files.form(str(path))[0] != "idx":
         return [path]
     mine = os.path.abspath(path)  # noqa: PTH100 - keeps links
-    regular = [entry.path for entry in pictures.visible(str(Path(mine).parent)) if entry.is_file()]
-    halves = [file for file in regular if files.form(file)[0] == "idx"]
+    folder = str(Path(mine).parent)
+    tree = pictures.Tree.at(folder)
+    safe = (one for one in pictures.visible(folder) if one.path == mine or not tree.leads_out(one))
+    halves = [one.path for one in safe if one.is_file() and files.form(one.path)[0] == "idx"]
     pair = next((each for each in idx_pairs.pairs(halves) if mine in each), (mine,))
     return [Path(file) for file in pair]
 

@@ -82,6 +82,23 @@ def test_no_error_of_initial_weights_shows_them_or_the_query(web, folder, answer
     assert_shows_no_secret(caught.value)
 
 
+@pytest.mark.parametrize("letter", ["/", "?", "#", "@"])
+def test_a_password_that_is_not_encoded_as_a_url_asks_is_not_shown_either(folder, letter):
+    url = f"http://reader:pa55{letter}word@127.0.0.1:9/mnist"
+    assert name_of(Mirror(url)) == "http://127.0.0.1:9/mnist"
+    with pytest.raises(AllSourcesFailed) as caught:
+        fetch_into(digits(Mirror(url)), folder)
+    text = "".join(traceback.format_exception(caught.value))
+    assert "pa55" not in text
+    assert "word@" not in text
+    assert ("write %2F for /" in text) == (letter != "@")
+
+
+@pytest.mark.parametrize("url", ["http://example.org/@scope/a", "http://ann@example.org/@scope/a"])
+def test_a_path_may_hold_an_at_sign(url):
+    assert name_of(Mirror(url)) == "http://example.org/@scope/a"
+
+
 def test_what_a_program_says_is_quoted_without_them():
     said = f"request to https://reader:{SECRET}@example.org/mnist failed, see http://a@b/c"
     assert one_line(said) == "request to https://example.org/mnist failed, see http://b/c"

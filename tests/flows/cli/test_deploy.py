@@ -73,10 +73,49 @@ def test_deploying_twice_leaves_each_once_and_touches_none(flows, client):
     assert done.code == 0
     found = json.loads(done.out)
     after = {each.name: each for each in client.read_automations()}
-    assert after.keys() == {*found["automations"], "mnist has new data"}
+    assert after.keys() == set(found["automations"])
     assert len(client.read_automations()) == len(after)
     for name in found["automations"]:
         assert after[name] == before[name]
+
+
+def test_deployments_and_the_trigger_of_new_data_that_are_paused_stay_so(flows, client):
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["image-retraining"]))
+    trigger = "image-retraining: retrain on new data"
+    names = ("retrain/weekly", "retrain/on-new-data")
+    assert flows("deploy").code == 0
+    (before,) = client.read_automations_by_name(trigger)
+    client.pause_automation(before.id)
+    for name in names:
+        client.pause_deployment(client.read_deployment_by_name(name).id)
+    assert flows("deploy").code == 0
+    (after,) = client.read_automations_by_name(trigger)
+    assert (after.id, after.enabled) == (before.id, False)
+    paused = {one.name: one.paused for one in client.read_deployments(deployment_filter=ours)}
+    assert paused == {"on-demand": False, "incoming": False, "weekly": True, "on-new-data": True}
+    for name in names:
+        client.resume_deployment(client.read_deployment_by_name(name).id)
+
+
+def test_an_automation_that_runs_a_deployment_that_is_not_there_is_one_sentence(applied):
+    from artifacts.errors import InputError
+
+    runs = {"type": "run-deployment", "deployment_id": "retrain/nightly"}
+    with pytest.raises(InputError, match="retrain/nightly, which is not on this server"):
+        applied(AUTOMATION | {"actions": [runs]})
+
+
+def test_a_run_is_given_up_later_than_the_longest_outage_and_a_heartbeat_on_each_side():
+    from flows.cli import automations
+    from flows.cli.app import SETTINGS
+
+    retries = int(SETTINGS["PREFECT_CLIENT_MAX_RETRIES"])
+    outage = sum(2**n for n in range(1, retries + 1))  # seconds, as Prefect's client waits
+    wanted = yaml.safe_load(automations.FILE.read_text())["automations"]
+    (one,) = [one for one in wanted if "died with their machine" in one["name"]]
+    assert one["trigger"]["within"] >= outage + 2 * 180
 
 
 def test_it_says_what_it_did_and_how_alarms_are_switched_on(flows, client):
@@ -178,5 +217,6 @@ def test_what_crashed_while_the_server_was_starting_starts_again_and_no_other(fl
     ]
     assert client.read_flow_run(crashed).state_name == "AwaitingRetry"
     assert client.read_flow_run(done).state_name == "Completed"
+    assert client.read_flow_run(crashed).state.message == "It crashed, and starts again."
     client.set_flow_run_state(crashed, Completed(), force=True)
     assert json.loads(flows("deploy", "--json").out)["restarted"] == []

@@ -37,8 +37,8 @@ sys.exit(app.main(sys.argv[1:]))
 
 
 @contextmanager
-def answering(status, body, monkeypatch, *, after=0.0):
-    """A web server at what is then the usual local address, with one answer to everything."""
+def answering(status, body, monkeypatch, *, after=0.0, healthy=False):
+    """A web server at what is then the usual local address, with one answer to everything else."""
     from flows.cli import server
 
     over = threading.Event()
@@ -47,9 +47,10 @@ def answering(status, body, monkeypatch, *, after=0.0):
         def do_GET(self):
             over.wait(after)
             with suppress(ConnectionError):  # who asked has gone
-                self.send_response(status)
+                asked_for_health = healthy and self.path == "/api/health"
+                self.send_response(200 if asked_for_health else status)
                 self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
+                self.wfile.write(json.dumps(asked_for_health or body).encode())
 
         def log_message(self, *_):
             pass
@@ -108,7 +109,26 @@ def test_a_local_server_of_this_release_line_is_used(unconfigured, monkeypatch):
 )
 def test_a_local_server_that_does_not_fit_is_not_used(unconfigured, monkeypatch, status, body):
     with answering(status, body, monkeypatch) as ours:
-        assert not ours._answers()
+        assert ours._ask_local() == "none"
+
+
+def test_a_local_server_that_wants_a_password_is_named_and_the_run_reports_elsewhere(
+    unconfigured, monkeypatch, capsys
+):
+    said = "wants another user and password: set PREFECT_API_AUTH_STRING"
+    with answering(401, {"exception_message": "no"}, monkeypatch, healthy=True) as ours:
+        monkeypatch.setattr(ours, "_start_temporary", lambda: "http://127.0.0.1:9/api")
+        with ours.choose() as address:
+            assert address is None
+            assert ours.PREFECT_API_URL.value() == "http://127.0.0.1:9/api"
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"The Prefect server at {ours.LOCAL} {said}")
+        assert line.endswith("This run does not report to it.")
+
+
+def test_what_wants_a_password_and_is_no_prefect_server_is_not_named(unconfigured, monkeypatch):
+    with answering(401, "no", monkeypatch) as ours:
+        assert ours._ask_local() == "none"
 
 
 def test_a_local_server_that_does_not_answer_is_not_waited_for(unconfigured, monkeypatch):
@@ -116,7 +136,7 @@ def test_a_local_server_that_does_not_answer_is_not_waited_for(unconfigured, mon
 
     with answering(200, prefect.__version__, monkeypatch, after=120) as ours:
         asked = time.monotonic()
-        assert not ours._answers()
+        assert ours._ask_local() == "none"
         assert time.monotonic() - asked < 60  # a second, on a quiet machine
 
 

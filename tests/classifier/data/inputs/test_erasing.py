@@ -120,6 +120,30 @@ def test_a_pair_loses_the_rows_of_both_files(alone, end, tmp_path, monkeypatch):
         assert len(gzip.decompress(path.read_bytes())) == 16 + 30 * len(kept)
 
 
+def test_labels_beside_an_images_file_that_lie_elsewhere_are_left(tmp_path):
+    images = drawn(3)
+    here = pair(tmp_path / "incoming", images, [0, 1, 2])
+    labels = here / "train-labels-idx1-ubyte"
+    outside = labels.rename(tmp_path / "theirs")
+    labels.symlink_to(outside)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="has no labels"):
+        inputs.erase(here / "train-images-idx3-ubyte", {digest(images[1])}, subject())
+    assert contents(tmp_path) == before
+    assert labels.is_symlink()
+
+
+def test_a_link_to_an_images_file_that_is_named_itself_is_followed(tmp_path):
+    images = drawn(3)
+    here = pair(tmp_path / "here", images, [0, 1, 2])
+    named = here / "train-images-idx3-ubyte"
+    outside = named.rename(tmp_path / "theirs")
+    named.symlink_to(outside)
+    assert inputs.erase(named, {digest(images[1])}, subject()) == 1
+    assert np.array_equal(idx.read(named), images[[0, 2]])
+    assert idx.read(here / "train-labels-idx1-ubyte").tolist() == [0, 2]
+
+
 def test_every_row_may_go(tmp_path):
     images = drawn(3)
     put(tmp_path / "a" / "box" / "x.png", png(images[0]))
