@@ -21,7 +21,7 @@ from artifacts import code, layout, records, sharing
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors
 from artifacts.keys import KeyComponents, KeyRule
-from artifacts.locks import Lock, lock
+from artifacts.locks import Lock, shared_lock
 from artifacts.outcomes import Outcome
 
 
@@ -102,12 +102,8 @@ def _settle(key: str, components: KeyComponents, *, refresh: bool) -> str | None
     """Validate or evict the record; return why the step runs, if it ran before."""
     log = get_run_logger()
     step = key.partition("/")[0]
-    held = lock(key)
     with explain_write_errors(layout.root()):
-        held.acquire(
-            str(flow_run.name),
-            lambda who: log.info("%s: waiting for %s, which computes the same result", step, who),
-        )
+        held, _ = _acquire(key)
         try:
             why = _why(key, components, refresh=refresh)
             record = records.read(key)
@@ -122,6 +118,19 @@ def _settle(key: str, components: KeyComponents, *, refresh: bool) -> str | None
     return why
 
 
+def _acquire(key: str) -> tuple[Lock, bool]:
+    """Take the key's lock, and say in the log of the run whom it waits for; return whether so."""
+    held, step, log = shared_lock(key), key.partition("/")[0], get_run_logger()
+    waited_for = []
+
+    def on_wait(who: str) -> None:
+        waited_for.append(who)
+        log.info("%s: waiting for %s, which computes the same result", step, who)
+
+    held.acquire(str(flow_run.name), on_wait)
+    return held, bool(waited_for)
+
+
 def _why(key: str, components: KeyComponents, *, refresh: bool) -> str | None:
     """Say why the step runs by what is here; an unfit record is evicted."""
     if not records.path_of(key).exists():
@@ -134,8 +143,8 @@ def _refreshes(context: TaskRunContext) -> bool:
     return bool(PREFECT_TASKS_REFRESH_CACHE.value() if own is None else own)
 
 
-class FileLocks(LockManager):
-    """One file lock a key, for Prefect's transactions. Steps are synchronous."""
+class KeyLocks(LockManager):
+    """One lock a key, for Prefect's transactions. Steps are synchronous."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[str, Lock]] = {}  # by key: holder and lock
@@ -147,11 +156,16 @@ class FileLocks(LockManager):
         acquire_timeout: float | None = None,  # noqa: ARG002 - a transaction waits without limit
         hold_timeout: float | None = None,  # noqa: ARG002 - and holds until its step has ended
     ) -> bool:
-        """Wait for the key's lock."""
-        held = lock(key)
+        """Wait for the key's lock, and bring what another machine computed meanwhile."""
         with explain_write_errors(layout.root()):
-            held.acquire(str(flow_run.name))
-        self._held[key] = holder, held
+            held, waited = _acquire(key)
+            self._held[key] = holder, held
+            try:
+                if waited and not records.path_of(key).exists():
+                    sharing.pull(key)
+            except BaseException:
+                self.release_lock(key, holder)
+                raise
         return True
 
     def release_lock(self, key: str, holder: str) -> None:
@@ -165,11 +179,11 @@ class FileLocks(LockManager):
 
     def is_locked(self, key: str) -> bool:
         """Return whether anyone has the lock."""
-        return not lock(key).is_free()
+        return not shared_lock(key).is_free()
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ARG002
         """Wait until the lock is free."""
-        with lock(key):
+        with shared_lock(key):
             return True
 
     async def aacquire_lock(self, key: str, holder: str, *limits: float | None) -> bool:

@@ -145,7 +145,7 @@ def step(
             cache_policy=policy.ByContent(
                 rule=rule,
                 isolation_level=IsolationLevel.SERIALIZABLE,
-                lock_manager=policy.FileLocks(),
+                lock_manager=policy.KeyLocks(),
             ),
             on_commit=[_remove_scratch],
             **{"task_run_name": task_run_name} | options,

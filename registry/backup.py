@@ -26,7 +26,7 @@ from artifacts import inventory, layout
 from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import FileStats, content_digest, explain_write_errors, files
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from registry import decisions, log, models, pointer
 from registry.log import Event
 from registry.pointer import Pointer
@@ -74,7 +74,7 @@ def back_up(file: Path) -> Backup:
         _check_place(file)
         if log.last() == 0:
             raise InputError(f"There is nothing to back up: {layout.log()} has no event.")
-        with lock("store"):
+        with shared_lock("store"):
             try:
                 with open(temporary, "wb", opener=_private) as opened:
                     made = _write(_Tar(opened))

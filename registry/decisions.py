@@ -3,7 +3,7 @@
 from typing import Any
 
 from artifacts.errors import InputError
-from artifacts.locks import Lock, lock
+from artifacts.locks import Lock, shared_lock
 from registry import log, models, pointer, sharing
 from registry.log import Event
 from registry.pointer import Pointer, PointerChangedError
@@ -15,7 +15,7 @@ class ChampionChangedError(InputError):
 
 def changing(dataset: str) -> Lock:
     """Return the lock under which the champion changes."""
-    return lock(f"champion/{dataset}")
+    return shared_lock(f"champion/{dataset}")
 
 
 def promote(dataset: str, model: str, *, expected: int | None, **about: Any) -> Event:

@@ -10,7 +10,7 @@ from pathlib import Path
 from artifacts import layout
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from registry import formats, log
 
 
@@ -22,7 +22,7 @@ def migrate() -> int:
     """
     if not layout.store().is_dir():
         raise InputError(f"There is no store in {layout.root()}: choose another root with --data.")
-    with explain_write_errors(layout.root()), lock("store"):
+    with explain_write_errors(layout.root()), shared_lock("store"):
         return migrate_folder(layout.store())
 
 

@@ -19,7 +19,7 @@ from artifacts import inventory, layout
 from artifacts.artifact import find_damage
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from registry import backup, formats, log, migration, pointer
 
 _MALFORMED = (
@@ -61,7 +61,7 @@ def restore(file: Path) -> Restored:
         InputError: the root has a store, the file cannot be read, is no whole backup or of a newer
             version, or the data root cannot be written.
     """
-    with explain_write_errors(layout.root()), lock("store"):
+    with explain_write_errors(layout.root()), shared_lock("store"):
         _check_no_store()
         place = layout.restoring()
         shutil.rmtree(place, ignore_errors=True)  # of a restore that was killed

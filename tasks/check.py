@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 
 from artifacts import keys, records
 from artifacts.artifact import Artifact, find_damage
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from artifacts.step import draft
 from classifier.errors import InputError
 from classifier.training.recipe import check_fields
@@ -145,6 +145,6 @@ def record_check(dataset: str, batch: Batch, found: Artifact) -> None:
     about = found.read_json("check.json")
     kept = ("outcome", "why", "note", "contradicted", "auc", "p_value", "label_p_value", "alpha")
     chosen = {name: about[name] for name in kept}
-    with lock(f"check/{dataset}"):  # two ingests at once may both have looked
+    with shared_lock(f"check/{dataset}"):  # two ingests at once may both have looked
         if any(b.digest == batch.digest and b.check is None for b in data.current(dataset).batches):
             log.append("check", dataset, batch=batch.digest, artifact=found.name, **chosen)

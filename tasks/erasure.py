@@ -16,7 +16,7 @@ from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 from artifacts.inventory import Entry
-from artifacts.locks import lock
+from artifacts.locks import lock, shared_lock
 from artifacts.records import Record
 from classifier import datasets
 from registry import data, log, sharing
@@ -46,7 +46,11 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
     """
     wanted = _wanted([digest.lower() for digest in digests], why)
     # Held in this order: a backup waits for an erasure, and not for an ingest.
-    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"), lock("store"):
+    with (
+        explain_write_errors(layout.root()),
+        shared_lock(f"ingest/{dataset}"),
+        shared_lock("store"),
+    ):
         return _erase(dataset, wanted, why)
 
 

@@ -8,7 +8,7 @@ from artifacts import keys, layout, lineage, records, runs
 from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from registry import data, log
 from registry.data import Batch
 from tasks import champion
@@ -199,7 +199,7 @@ def accept(dataset: str, name: str, why: str) -> dict[str, Any]:
 def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
     log.check_reason(why)
     # Under the lock, no erasure gives the batch another digest meanwhile.
-    with explain_write_errors(layout.root()), lock(f"ingest/{dataset}"):
+    with explain_write_errors(layout.root()), shared_lock(f"ingest/{dataset}"):
         log.append(kind, dataset, batch=data.current(dataset).batch(batch.name).digest, why=why)
     return row(dataset, data.current(dataset).batch(batch.name))
 

@@ -16,7 +16,7 @@ from artifacts import artifact, layout
 from artifacts.artifact import Artifact, find_damage
 from artifacts.code import CodeRule, components
 from artifacts.files import explain_write_errors
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from classifier import datasets
 from classifier.errors import ArgumentError
 from registry import data, log
@@ -237,7 +237,7 @@ def free_name(dataset: str, name: str | None, paths: Sequence[Path]) -> str:
 @contextmanager
 def _alone(dataset: str) -> Iterator[None]:
     """Let one ingest of a dataset run at a time."""
-    held = lock(f"ingest/{dataset}")
+    held = shared_lock(f"ingest/{dataset}")
     said = get_run_logger()
     held.acquire(f"ingest of {dataset}", lambda who: said.info("ingest: waiting for %s", who))
     try:

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from artifacts.artifact import Artifact
 from artifacts.keys import KeyComponents
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from classifier import datasets
 from registry import log, models
 from registry.models import Models, Promotion
@@ -175,7 +175,7 @@ def judge(
     Raises:
         InputError: log or predictions are damaged.
     """
-    with lock(f"look/{training.dataset}"):  # so that two looks do not take one number
+    with shared_lock(f"look/{training.dataset}"):  # so that two looks do not take one number
         known = models.current(training.dataset)
         champ = against.champion
         name = champ.model if champ else None

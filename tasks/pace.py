@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from artifacts import keys
 from artifacts.artifact import Artifact
-from artifacts.locks import lock
+from artifacts.locks import shared_lock
 from artifacts.outcomes import outcomes
 from classifier.errors import BudgetSpentError
 from classifier.training.recipe import check_fields
@@ -112,7 +112,7 @@ def max_seconds(pace: Pace, dataset: str) -> float | None:
 @contextmanager
 def alone(dataset: str) -> Iterator[None]:
     """Let one retraining of a dataset run at a time: what it found holds until it ends."""
-    held, said = lock(f"retrain/{dataset}"), get_run_logger()
+    held, said = shared_lock(f"retrain/{dataset}"), get_run_logger()
     held.acquire(f"retrain of {dataset}", lambda who: said.info("retrain: waiting for %s", who))
     try:
         yield

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ class Started:
 
     def steps(self):
         """What became of its steps, once it has ended well."""
-        assert self.process.wait(timeout=120) == 0, self.err.read_text()
+        assert self.process.wait(timeout=240) == 0, self.err.read_text()
         return json.loads(self.out.read_text())["steps"]
 
 
@@ -38,13 +39,13 @@ def start(server, root, tmp_path):
     project.environment |= {"RETRAIN_DATA": str(root), "OMP_NUM_THREADS": "1"}
     running = []
 
-    def starting(*arguments):
+    def starting(*arguments, **environment):
         out, err = (tmp_path / f"{len(running)}.{name}" for name in ("out", "err"))
         with out.open("w") as to_out, err.open("w") as to_err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows", *arguments],
                 cwd=PROJECT,
-                env=project.environment,
+                env=project.environment | environment,
                 stdout=to_out,
                 stderr=to_err,
             )
@@ -124,3 +125,29 @@ def test_other_keys_do_not_wait(start, root):
     assert "waiting" not in other.err.read_text()
     assert says(lock, first)
     assert first.process.poll() is None
+
+
+@pytest.mark.slow
+def test_on_two_machines_one_waits_for_the_other_and_says_so(start, root, postgres):
+    postgres.create("same_key")
+    shared = {"RETRAIN_LOCKS": postgres.address("same_key")}
+    other_root = root.parent / "other"
+    first = start(*LONG, **shared)
+    training(root)
+    second = start(*LONG, **shared, RETRAIN_DATA=str(other_root))
+    mine, other = first.steps(), second.steps()
+    assert mine["train"] == other["train"] == "ran"  # it has no copy of what the first computed
+    host = socket.gethostname().partition(".")[0][:30]
+    assert (
+        f"train: waiting for process {first.process.pid} on {host} (folder cnn seed 0), which "
+        "computes the same result\n"
+    ) in second.err.read_text()
+    names = [
+        {path.name for path in folder.glob("cache/models/*/")} for folder in (root, other_root)
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == 1
+    files = (path for path in root.parent.rglob("*") if path.is_file())
+    having = [path for path in files if postgres.password.encode() in path.read_bytes()]
+    assert having == []
+    assert not list(root.parent.glob("*/cache/locks/**/*.lock"))

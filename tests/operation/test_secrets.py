@@ -42,9 +42,11 @@ def web():
 @pytest.fixture(scope="module")
 def ui(postgres, tmp_path_factory):
     proxy = f"http://someone:{PROXY}@127.0.0.1:9"
+    address = postgres.create(DATABASE)
     with serving(
         tmp_path_factory.mktemp("secrets"),
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=postgres.create(DATABASE),
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=address,
+        RETRAIN_LOCKS=address,
         PREFECT_SERVER_API_AUTH_STRING=f"admin:{API}",
         PREFECT_API_AUTH_STRING=f"admin:{API}",
         HTTP_PROXY=proxy,
