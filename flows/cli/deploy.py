@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
@@ -32,22 +34,26 @@ from flows.cli.answer import Answer
 
 PROJECT = Path(__file__).resolve().parents[2]
 POOL, QUEUE = "local", "training"  # as prefect.yaml has them
+IN_IMAGE = "/app"  # where the Dockerfile puts this folder
 AT_A_TIME = 1  # runs of the queue, unless another limit was set
 MISSED = timedelta(days=1)  # in which a run crashed that starts again
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 REMEDY = f"off until there is a notification block named {automations.BLOCK} (docs/operation.md)"
 
 
-def deploy() -> Answer:
+def deploy(*, pool: str = POOL) -> Answer:
     """Put the deployments and automations of this folder on a Prefect server, as often as you like.
 
     It is the one that Prefect is configured for, else one that answers at 127.0.0.1:4200.
+
+    Args:
+        pool: Work pool of the deployments, whose worker runs them; `local` is made if missing
     """
     with server.present() as client:
-        _make_pool(client)
-        _make_queue(client)
+        kind = _kind_of_pool(client, pool)
+        _make_queue(client, pool)
         with _paused_ones_stay(client):
-            deployed = _deploy()
+            deployed = _deploy(pool, IN_IMAGE if kind != ProcessWorker.type else None)
         applied = automations.apply(client)
         restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
@@ -89,28 +95,32 @@ def start_again(client: SyncPrefectClient) -> list[str]:
     return found
 
 
-def _make_pool(client: SyncPrefectClient) -> None:
-    """Make the work pool unless it is there; what was set on it stays."""
+def _kind_of_pool(client: SyncPrefectClient, name: str) -> str:
+    """Return the type of the work pool; what was set on it stays. Makes `local` if missing."""
     try:
-        pool = client.read_work_pool(POOL)
+        pool = client.read_work_pool(name)
     except ObjectNotFound:
+        if name != POOL:
+            raise InputError(
+                f"This server has no work pool {name!r}: make it first (docs/cluster.md)."
+            ) from None
         template = ProcessWorker.get_default_base_job_template()
         new = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
-        client.create_work_pool(new)
-        return
-    if pool.type != ProcessWorker.type:
+        pool = client.create_work_pool(new)
+    if name == POOL and pool.type != ProcessWorker.type:
         raise InputError(
             f"The work pool {POOL!r} of this server is of type {pool.type!r}, and not "
-            f"{ProcessWorker.type!r}: name another one in prefect.yaml."
+            f"{ProcessWorker.type!r}: name another one with --pool."
         )
+    return pool.type
 
 
-def _make_queue(client: SyncPrefectClient) -> None:
+def _make_queue(client: SyncPrefectClient, pool: str) -> None:
     """Make the work queue of the trainings unless it is there; what was set on it stays."""
     try:
         client.create_work_queue(
             name=QUEUE,
-            work_pool_name=POOL,
+            work_pool_name=pool,
             concurrency_limit=AT_A_TIME,
             description="Trainings of this project: one at a time.",
         )
@@ -130,16 +140,31 @@ def _paused_ones_stay(client: SyncPrefectClient) -> Iterator[None]:
             client.pause_deployment(number)
 
 
-def _deploy() -> list[str]:
-    """Deploy all of prefect.yaml, and return the names."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=PROJECT,
-        env=os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _deploy(pool: str, folder: str | None) -> list[str]:
+    """Deploy all of prefect.yaml, and return the names.
+
+    Args:
+        pool: the work pool to deploy to.
+        folder: where its runs find the project; None for this folder.
+    """
+    wanted = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
+    for deployment in wanted["deployments"]:
+        deployment["work_pool"] = deployment["work_pool"] | {"name": pool}
+    if folder:
+        step = "prefect.deployments.steps.set_working_directory"
+        wanted["pull"] = [{step: {"directory": folder}}]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as file:
+        yaml.safe_dump(wanted, file)
+        file.flush()
+        command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", file.name]
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT,
+            env=os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise InputError(f"{done.stdout}{done.stderr}\n`prefect deploy --all` failed.")
     return re.findall(DEPLOYED, done.stdout)
