@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -47,6 +49,8 @@ class Step(Task[P, Artifact]):
     rule: KeyRule
     alike: Alike | None
     unavailable: tuple[type[Exception], ...]
+    #: Given to `with_options` since the step was defined.
+    changed: dict[str, Any]
 
     def with_options(self, **options: Any) -> "Step[P]":
         """As `Task.with_options`."""
@@ -54,11 +58,17 @@ class Step(Task[P, Artifact]):
         made.__class__ = type(self)
         assert isinstance(made, Step)  # noqa: S101 - for the type checker
         made.rule, made.alike, made.unavailable = self.rule, self.alike, self.unavailable
+        made.changed = self.changed | options
         return made
 
-    def _here(self) -> Task[P, Artifact]:
-        """Return the task with the records of the present data root."""
-        return super().with_options(result_storage=layout.records())
+    def here(self) -> "Step[P]":
+        """Return the step with the records of the present data root."""
+        return self.with_options(result_storage=layout.records())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process by name: there it has that one's code and data root."""
+        options = {name: value for name, value in self.changed.items() if name != "result_storage"}
+        return _of_this_process, (self.fn.__module__, self.fn.__qualname__, options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.__call__`; within `forecasting`, only say what would happen."""
@@ -66,7 +76,7 @@ class Step(Task[P, Artifact]):
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
             bound.apply_defaults()
             return forecast.call(self.rule, bound.arguments)
-        return self._here()(*args, **kwargs)
+        return Task.__call__(self.here(), *args, **kwargs)
 
     def key_components(self, *args: Any, **kwargs: Any) -> keys.KeyComponents:
         """Return the key components that a call would have; nothing runs.
@@ -81,11 +91,11 @@ class Step(Task[P, Artifact]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.submit`."""
-        return self._here().submit(*args, **kwargs)
+        return Task.submit(self.here(), *args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.map`."""
-        return self._here().map(*args, **kwargs)
+        return Task.map(self.here(), *args, **kwargs)
 
 
 def step(
@@ -151,9 +161,16 @@ def step(
             **{"task_run_name": task_run_name} | options,
         )
         made.rule, made.alike, made.unavailable = rule, alike, unavailable
+        made.changed = {}
         return made
 
     return decorate
+
+
+def _of_this_process(module: str, name: str, options: dict[str, Any]) -> Step[Any]:
+    """Return the step of that name, with the data root of this process."""
+    found: Step[Any] = attrgetter(name)(import_module(module))
+    return found.with_options(**options).here()
 
 
 def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Callable[P, Artifact]:
@@ -161,33 +178,43 @@ def _recorded(function: Callable[P, Artifact], rule: KeyRule, kind: str) -> Call
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Artifact:
-        request = policy.current_request()
-        if request.error:
-            raise request.error
-        start = time.monotonic()
-        outer = _running.set((kind, request))
-        try:
-            with sharing.scratch(str(request.key)):
-                made = function(*args, **kwargs)
-        finally:
-            _running.reset(outer)  # a step may run within a step
-        about = {
-            "step": rule.step,
-            "group": request.group,
-            "flow_run": flow_run.id,
-            "task_run": request.task_run,
-            "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "seconds": time.monotonic() - start,
-            "why": request.why,
-            "machine": machine.describe(),
-            "ignored": _ignored(function, rule, args, kwargs),
-        }
-        made = replace(made, metadata=made.metadata | about)
-        _record(request, rule, made)
-        get_run_logger().info(str(Outcome.of(made, cached=False)))
-        return made
+        return _run(function, rule, kind, args, kwargs)  # so that `run` holds nothing unpicklable
 
     return run
+
+
+def _run(
+    function: Callable[..., Artifact],
+    rule: KeyRule,
+    kind: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Artifact:
+    request = policy.current_request()
+    if request.error:
+        raise request.error
+    start = time.monotonic()
+    outer = _running.set((kind, request))
+    try:
+        with sharing.scratch(str(request.key)):
+            made = function(*args, **kwargs)
+    finally:
+        _running.reset(outer)  # a step may run within a step
+    about = {
+        "step": rule.step,
+        "group": request.group,
+        "flow_run": flow_run.id,
+        "task_run": request.task_run,
+        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "seconds": time.monotonic() - start,
+        "why": request.why,
+        "machine": machine.describe(),
+        "ignored": _ignored(function, rule, args, kwargs),
+    }
+    made = replace(made, metadata=made.metadata | about)
+    _record(request, rule, made)
+    get_run_logger().info(str(Outcome.of(made, cached=False)))
+    return made
 
 
 def _ignored(

@@ -16,6 +16,7 @@ from typing import Any
 from artifacts import layout, runs
 from artifacts.locks import lock
 
+DONE = {"ingest": "ingested", "sweep": "swept"}  # outcome of a flow whose report names none
 RUNNING, FAILED, DAMAGED = "running", "failed", "report is damaged"
 HEAD, TAIL = 1_000, 4_000  # bytes of a log that are read
 STARTED = re.compile(r"flow  started (\S+) of (\S+)")
@@ -29,7 +30,8 @@ class Entry:
 
     Fields:
         run: its name.
-        outcome: promoted, refused, unchanged, broken, trained, ingested, or one of those above.
+        outcome: promoted, refused, unchanged, broken, trained, swept, ingested, or one of those
+            above.
         state: of Prefect, where it says more than the outcome.
         model: its name.
         accuracy: on the official test set, whose digest is `test_set`.
@@ -92,13 +94,14 @@ def _finished(run: str, report: Any, *, page: bool) -> Entry:
     if not isinstance(dataset, str):
         raise ValueError("it names no dataset")  # noqa: TRY004 - the type is that of a value in it
     outcome, is_ingest = _text(report, "outcome"), "accepted" in report
-    flow = "ingest" if is_ingest else "retrain" if outcome else "train"  # of an older report
+    older = "ingest" if is_ingest else "retrain" if outcome else "train"
+    flow = _text(report, "flow") or older
     state = _text(report, "state") or (_check(report) if is_ingest else None)
     return Entry(
         run=run,
-        outcome=outcome or ("ingested" if is_ingest else "trained"),
+        outcome=outcome or DONE.get(flow, "trained"),
         page=page,
-        flow=_text(report, "flow") or flow,
+        flow=flow,
         dataset=dataset,
         recipe=_text(report, "recipe"),
         state=state if (state or "").lower() != outcome else None,

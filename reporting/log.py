@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 #: Prefect's loggers of flows and tasks, and the loggers of modules that do not know Prefect.
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 LOGGERS = (*RUN_LOGGERS, "artifacts", "classifier", "registry")
+_PROJECT = Path(__file__).resolve().parent.parent
+_listening: list[logging.Handler] = []
 #: How Prefect's lines about its own work begin; the state and the page of the run say the same.
 CHATTER = (
     "Beginning flow run ",
@@ -81,12 +83,60 @@ def _is_no_chatter(record: logging.LogRecord) -> bool:
 @contextmanager
 def listening(handler: logging.Handler) -> Iterator[None]:
     """Hand every log line of a run to the handler while the block runs, without the chatter."""
-    leave_out_chatter()
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    for logger in loggers:
-        logger.addHandler(handler)
+    attach(handler)
+    _listening.append(handler)
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
+        _listening.remove(handler)
+        detach(handler)
+
+
+def attach(handler: logging.Handler) -> None:
+    """Hand every log line of a run to the handler, until `detach`."""
+    leave_out_chatter()
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+
+
+def detach(handler: logging.Handler) -> None:
+    """Hand no more lines to the handler."""
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
+
+
+class Forwarder(logging.Handler):
+    """Sends the lines of one run, as plain values, to the process that has its log."""
+
+    def __init__(self, flow_run_id: str, send: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self.flow_run_id, self.send = flow_run_id, send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line, if it is of that run."""
+        said_by = getattr(record, "flow_run_id", None) or _current_flow_run()
+        if said_by != self.flow_run_id:
+            return
+        error = record.exc_info and logging.Formatter().formatException(record.exc_info)
+        path = Path(record.pathname)
+        own = path.relative_to(_PROJECT) if path.is_relative_to(_PROJECT) else path
+        self.send(
+            {
+                "name": record.name,
+                "levelno": record.levelno,
+                "levelname": record.levelname,
+                "msg": record.getMessage(),
+                "created": record.created,
+                "msecs": record.msecs,
+                "pathname": str(own),
+                "exc_text": error or None,
+                "flow_run_id": said_by,
+            }
+        )
+
+
+def hear(line: Mapping[str, Any]) -> None:
+    """Hand a line that a `Forwarder` sent to all who listen here."""
+    record = logging.makeLogRecord({**line, "pathname": str(_PROJECT / line["pathname"])})
+    for handler in _listening:
+        handler.handle(record)

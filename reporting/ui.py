@@ -27,6 +27,7 @@ METRICS = {
         "precision",
         "model",
     ),
+    "sweep": ("recipe", "device", "validation_rows", "best"),
     "ingest": ("batch", "accepted", "recent_test", "refused_rows"),
 }
 

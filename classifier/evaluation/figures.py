@@ -8,12 +8,14 @@ pyplot: no global state, no window, and the same bytes for the same figure.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 Images = Mapping[int, NDArray[np.float32]] | NDArray[np.float32]
@@ -28,6 +30,8 @@ TITLE, RIGHT, WRONG = "#757b82", "#1f8a3d", "#e0383f"
 SHORT = 3  # letters of a name that need no slanting
 MOST_MEANS = 20  # classes whose mean images are shown
 MEANS_IN_A_ROW = 5  # as many as can be seen on a phone
+MOST_RECIPES, LONGEST_NAME = 20, 60  # of a sweep that are shown; letters of their names
+RECIPE_HEIGHT = 0.34  # inches
 MOST_COUNTED = 20  # classes; with more, the counts of a confusion matrix cannot be read
 
 
@@ -165,6 +169,40 @@ def curves(history: Mapping[str, Sequence[float] | None]) -> Figure:
         axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylim(bottom=0)
+    return figure
+
+
+def strips(names: Sequence[str], accuracies: Sequence[Sequence[float]]) -> Figure:
+    """One line a recipe: a dot for each of its accuracies, and a bar at their mean.
+
+    Args:
+        names: of the recipes, the best first.
+        accuracies: of the trials of each, in 0..1.
+    """
+    shown = list(zip(names, accuracies, strict=True))[:MOST_RECIPES]
+    figure = _figure(8.0, 1.1 + RECIPE_HEIGHT * len(shown))
+    axes = figure.add_subplot()
+    for row, (_, values) in enumerate(shown):
+        color = "tab:blue" if row == 0 else FAINT
+        axes.plot(values, [row] * len(values), "o", color=color, alpha=0.6, markeredgewidth=0)
+        mean = fmean(values)
+        axes.plot([mean, mean], [row - 0.32, row + 0.32], color=color, linewidth=2.5)
+        axes.annotate(
+            f"{100 * mean:.2f} %",
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=INK,
+            weight="bold" if row == 0 else "normal",
+        )
+    texts = [_one_line(name)[:LONGEST_NAME] for name, _ in shown]
+    axes.set_yticks(range(len(shown)), texts, parse_math=False, color=INK)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlabel("validation accuracy; bar and number: the mean")
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -22,6 +22,7 @@ SETTINGS = {
 #: Place and help of each command; a command is imported when it is asked for.
 COMMANDS = {
     "train": ("flows.train:train", "Train a classifier, from its data to a report."),
+    "sweep": ("flows.sweep:sweep", "Train with several recipes and seeds, and say which is best."),
     "retrain": ("flows.retrain:retrain", "Train on what is new; replace the champion if better."),
     "ingest": ("flows.ingest:ingest", "Take in new labelled images, and look at them."),
     "predict": ("flows.cli.predict:predict", "Say what the champion sees in pictures."),
@@ -34,6 +35,7 @@ COMMANDS = {
 #: Of each flow the function of terminal.py that prints its result.
 SHOWN = {
     "train": "print_summary",
+    "sweep": "print_sweep",
     "retrain": "print_retrain",
     "ingest": "print_ingest",
     "preflight": "print_preflight",
@@ -155,10 +157,11 @@ def _folder(_: type, tokens: Sequence[Any]) -> Path:
 
 
 def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
+    wide = max(15, *map(len, forecast["steps"]))
     lines = [
-        f"{step:<15} would run   {forecast['why'][step]}"
+        f"{step:<{wide}} would run   {forecast['why'][step]}"
         if outcome == "run"
-        else f"{step:<15} {outcome}"
+        else f"{step:<{wide}} {outcome}"
         for step, outcome in forecast["steps"].items()
     ]
     sys.stdout.write((dumps(forecast) if as_json else "\n".join(lines)) + "\n")

@@ -285,10 +285,11 @@ def _rules() -> dict[str, Any]:
     from tasks.manifest import manifest
     from tasks.normalise import normalise
     from tasks.plot import plot
+    from tasks.plot_sweep import plot_sweep
     from tasks.train import train
 
     before = (download, normalise, manifest, check, initial_weights)
-    after = (train, evaluate, evaluate_recent, plot, plot_flips, export)
+    after = (train, evaluate, evaluate_recent, plot, plot_flips, plot_sweep, export)
     return {step.rule.step: step.rule for step in (*before, *after)}
 
 

@@ -17,6 +17,7 @@ from reporting.progress import console
 from tasks.commands import data_command, dataset_option
 from tasks.errors import ARGUMENT_ERRORS
 
+SHOWN_RECIPES = 20  # of a sweep
 SHOWN_REFUSED = 5  # rows that the terminal names; the report has the others
 _PROJECT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("flows", "tasks", "registry", "reporting", "artifacts", "classifier")
@@ -45,6 +46,30 @@ def say(sentence: str) -> None:
 def print_summary(result: dict[str, Any], *, ui: bool) -> None:
     """Print the closing lines of a train flow; `ui`: whether there is one to look at."""
     _write([*_scores(result), *_report(result, ui=ui), ("next", _next(result))])
+
+
+def print_sweep(result: dict[str, Any], *, ui: bool) -> None:
+    """Print the recipes of a sweep, the best first; `ui`: whether there is one to look at."""
+    wide = max(len("recipe"), *(len(printable(one["label"])) for one in result["recipes"]))
+    rows = [f"{'recipe':<{wide}}    mean  spread  seconds  trials"]
+    for one in result["recipes"][:SHOWN_RECIPES]:
+        mean = "      -" if one["mean"] is None else f"{100 * one['mean']:6.2f}%"
+        spread = "     -" if one["spread"] is None else f"{100 * one['spread']:5.2f}%"
+        seconds = "      -" if one["seconds"] is None else f"{one['seconds']:7.1f}"
+        failed = f", {one['failed']} failed" if one["failed"] else ""
+        text = f"{printable(one['label']):<{wide}} {mean}  {spread}  {seconds}  {one['trials']:>6}"
+        rows.append(text + failed)
+    if more := len(result["recipes"]) - SHOWN_RECIPES:
+        rows += [f"{more} more are in the report"] if more > 0 else []
+    sys.stdout.write("\n" + "\n".join(rows) + "\n")
+    failures = [one for one in result["trials"] if one["why"]]
+    lines = [("failed", f"{one['name']}: {one['why']}") for one in failures[:SHOWN_REFUSED]]
+    if best := result["best"]:
+        lines.append(("best", best["command"]))
+    if challenge := result.get("challenge"):
+        lines.append(("challenge", challenge["outcome"]))
+        lines += [("", sentence) for sentence in challenge.get("why", ())]
+    _write([*lines, *_report(result, ui=ui)])
 
 
 def print_retrain(result: dict[str, Any], *, ui: bool) -> None:

@@ -275,3 +275,19 @@ def test_a_step_with_other_options_is_a_step_below_the_present_data_root(
     made = flow(lambda: other("toys", toys.Range()), name="other")()
     assert (tmp_path / "later" / "cache" / made.name).is_dir()
     assert len(list(records.everything())) == 1
+
+
+def test_a_step_travels_by_name_and_takes_the_data_root_of_where_it_arrives(
+    toys, tmp_path, monkeypatch
+):
+    """As to a Dask worker, which has its own copy of the code."""
+    from cloudpickle import dumps, loads
+
+    sent = dumps(toys.add.with_options(task_run_name="another name").here())
+    monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "elsewhere"))
+    arrived = loads(sent)
+    assert arrived.fn is toys.add.fn
+    assert arrived.task_run_name == "another name"
+    assert arrived.result_storage == layout.records()
+    assert layout.records().is_relative_to(tmp_path / "elsewhere")
+    dumps(toys.add.fn)  # the function alone, as prefect-dask sends it too

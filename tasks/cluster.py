@@ -1,0 +1,351 @@
+"""Cluster: steps on Dask workers, one at a time on each. It needs the extra `scale`."""
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import distributed
+import httpx
+from dask import config
+from dask.base import annotate
+from distributed.versions import VersionMismatchWarning
+from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
+from prefect.logging.configuration import ensure_logging_setup
+from prefect.logging.handlers import APILogWorker
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect_dask.task_runners import DaskTaskRunner
+
+import artifacts.errors
+from artifacts import keys, layout, machine
+from artifacts.artifact import Artifact
+from artifacts.step import Step
+from classifier.errors import ArgumentError, InputError
+from reporting import log
+
+CONNECT_SECONDS, REACH_SECONDS, SEND_SECONDS = 10.0, 5.0, 10.0
+TOPIC = "log-of-{}"  # of the events that carry the log lines of a flow run
+GPU = {"GPU": 1}  # what a training takes of a worker that declares GPUs
+#: Packages that scheduler and workers must have in the version of this process.
+ALIKE = ("dask", "distributed", "cloudpickle", "msgpack")
+#: A cluster of our own: no limit of memory, since a training's is none of Dask's data, and no
+#: second training that waits on a worker while another worker is idle.
+SETTINGS = {"distributed.scheduler.worker-saturation": 1.0, "distributed.comm.timeouts.connect": 60}
+HOW = "docs/many-machines.md has the command that starts a worker"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Workers that are ready for steps.
+
+    Fields:
+        runner: of Prefect, started.
+        workers: their addresses.
+        resources: that a step takes of its worker.
+        what: it is, for people.
+    """
+
+    runner: DaskTaskRunner
+    workers: tuple[str, ...]
+    resources: Mapping[str, float]
+    what: str
+
+    def ask(self, function: Callable[..., T], *args: Any) -> dict[str, T]:
+        """Return what the function returns on each worker, by address; its errors are raised."""
+        found: dict[str, T] = self.runner.client.run(function, *args, workers=list(self.workers))
+        return found
+
+    def same(self, function: Callable[..., T], *args: Any) -> T:
+        """Return what the function returns on all workers alike; its errors are raised.
+
+        Raises:
+            InputError: it returns one thing on one worker, and another thing on another.
+        """
+        (first, found), *others = self.ask(function, *args).items()
+        for name, other in others:
+            if other != found:
+                raise InputError(
+                    f"The Dask workers {first} and {name} are not alike, so that one recipe would "
+                    "give two models: let workers of one kind of device and precision serve a "
+                    "sweep, or name both with --device and --precision."
+                )
+        return found
+
+    def check_data_root(self, rows: Artifact) -> None:
+        """Check that the workers see the data root of this process.
+
+        Raises:
+            InputError: one does not.
+        """
+        for name, (folder, found) in self.ask(_sees, rows).items():
+            if not found:
+                raise InputError(
+                    f"The Dask worker {name} does not find {rows} below {folder}: start it with "
+                    f"RETRAIN_DATA naming the folder that is {layout.root()} here."
+                )
+
+    def run(self, calls: Iterable[tuple[Step[Any], tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
+        """Run the steps, and yield the number of each call that has ended, with its future.
+
+        Raises:
+            InputError: the scheduler went away.
+        """
+        context = FlowRunContext.get()
+        assert context is not None  # noqa: S101 - a flow calls this
+        with (
+            context.model_copy(update={"task_runner": self.runner}),
+            annotate(resources=dict(self.resources)),
+        ):
+            futures = [step.submit(*arguments) for step, arguments in calls]
+        numbers = {future.wrapped_future: number for number, future in enumerate(futures)}
+        for done in distributed.as_completed(list(numbers), loop=self.runner.client.loop):
+            if done.status in {"cancelled", "lost"}:
+                raise InputError(
+                    f"{self.what} went away. What was finished is kept: the same command goes on "
+                    "from there."
+                )
+            number = numbers.pop(done)
+            yield number, futures[number]
+            futures[number] = None  # or Dask would compute it again if its worker dies
+
+
+@contextmanager
+def local(workers: int, device: str) -> Iterator[Cluster]:
+    """Start a worker process a GPU, or as many as are asked for, which share the cores.
+
+    Only this process can talk to them: they want the certificate that it made.
+    """
+    each = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "host": "127.0.0.1",
+        "protocol": "tls",
+        "silence_logs": "ERROR",
+    }
+    secret = distributed.Security.temporary()
+    places = _gpus() if device == "cuda" else [None] * workers
+    threads = str(max(1, machine.threads() // min(workers, len(places))))
+    specification = {
+        number: {
+            "cls": distributed.Nanny,
+            "options": each
+            | {"security": secret, "resources": {} if device == "cpu" else GPU}
+            | {"env": _environment(threads, place)},
+        }
+        for number, place in enumerate(places[:workers])
+    }
+    scheduler = {
+        "cls": distributed.Scheduler,
+        "options": {
+            "host": "127.0.0.1",
+            "port": 0,
+            "protocol": "tls",
+            "security": secret,
+            "dashboard": False,
+        },
+    }
+    with (
+        config.set(SETTINGS),
+        distributed.SpecCluster(
+            workers=specification, scheduler=scheduler, security=secret, silence_logs="ERROR"
+        ) as cluster,
+        DaskTaskRunner(cluster=cluster) as runner,
+    ):
+        runner.client.wait_for_workers(len(specification))
+        with _ready(runner, GPU if device != "cpu" else {}, "The local Dask cluster") as ready:
+            yield ready
+
+
+def _environment(threads: str, gpu: str | None) -> dict[str, str]:
+    """Return the variables of a worker: its share of the cores, and no bar in the terminal."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    found = dict.fromkeys(names, threads) | {"TTY_COMPATIBLE": "0"}
+    return found if gpu is None else found | {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+def _gpus() -> list[str | None]:
+    import torch
+
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return list(visible.split(","))
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def remote(address: str, step: Step[Any], dataset: str, device: str) -> Iterator[Cluster]:
+    """Connect to a scheduler, and check that its workers are fit to run the step.
+
+    Raises:
+        ArgumentError: the address is none.
+        InputError: it does not answer, or a worker is not fit; the sentence says why.
+    """
+    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+", address):
+        raise ArgumentError(
+            f"--dask is {address!r}: give the address of a scheduler, as tcp://host:8786."
+        )
+    with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
+        _connect(runner, address)
+        there = runner.client.scheduler_info(n_workers=-1)["workers"]
+        _check_versions(runner.client.get_versions(), address)
+        with_gpu = [name for name, worker in there.items() if worker["resources"].get("GPU")]
+        resources = GPU if with_gpu and device != "cpu" else {}
+        names = with_gpu if resources else list(there)
+        _check_workers(runner.client, {name: there[name] for name in names}, address)
+        what = f"The Dask scheduler at {address}"
+        with _ready(runner, resources, what, names) as ready:
+            _check_code(ready, step, dataset)
+            yield ready
+
+
+def _connect(runner: DaskTaskRunner, address: str) -> None:
+    remedy = "start it with `dask scheduler`, or leave --dask out to use this machine"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # said in a sentence
+            runner.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except distributed.TimeoutError as error:
+        raise InputError(
+            f"The Dask scheduler at {address} has no workers: start some; {HOW}."
+        ) from error
+    except OSError as error:
+        raise InputError(f"No Dask scheduler answers at {address}: {remedy}.") from error
+
+
+def _check_versions(found: Mapping[str, Any], address: str) -> None:
+    """Compare the versions of scheduler and workers with those of this process."""
+
+    def of(about: Mapping[str, Any]) -> dict[str, str]:
+        python = ".".join(str(about["host"]["python"]).split(".")[:2])
+        return {name: str(about["packages"].get(name)) for name in ALIKE} | {"Python": python}
+
+    mine = of(found["client"])
+    others = {f"The Dask scheduler at {address}": found["scheduler"]} | {
+        f"The Dask worker {name}": about for name, about in found["workers"].items()
+    }
+    for what, about in others.items():
+        theirs = of(about)
+        wrong = [f"{n} {theirs[n]} and not {mine[n]}" for n in mine if theirs[n] != mine[n]]
+        if wrong:
+            raise InputError(
+                f"{what} has {', '.join(wrong)}: install requirements-scale.txt there too."
+            )
+
+
+def _check_workers(
+    client: distributed.Client, there: Mapping[str, Mapping[str, Any]], address: str
+) -> None:
+    """Check what each worker is, before anything of this project is sent to it."""
+    names = list(there)
+    for package, remedy in (
+        ("torch", "install requirements-scale.txt in its environment"),
+        ("prefect_dask", "install requirements-scale.txt in its environment"),
+        ("tasks", "start it with PYTHONPATH naming the project's folder"),
+    ):
+        for name, found in client.run(find_spec, package, workers=names).items():
+            if found is None:
+                what = "this project" if package == "tasks" else package.replace("_", "-")
+                raise InputError(
+                    f"The Dask worker {name} of {address} cannot import {what}: {remedy}; {HOW}."
+                )
+    for name, worker in there.items():
+        if worker["nthreads"] != 1:
+            raise InputError(
+                f"The Dask worker {name} runs {worker['nthreads']} trainings at a time, which "
+                f"disturb each other: start it with --nthreads 1; {HOW}."
+            )
+
+
+def _check_code(cluster: Cluster, step: Step[Any], dataset: str) -> None:
+    """Check that keys are the same there, and that the workers reach the Prefect server."""
+    mine, address = _code(step, dataset), str(PREFECT_API_URL.value())
+    for name, theirs in cluster.ask(_code, step, dataset).items():
+        if wrong := keys.differences(mine, theirs):
+            raise InputError(
+                f"The Dask worker {name} has other code or packages ({keys.shorten(wrong)}): "
+                "update it, and start it again."
+            )
+    for name, reached in cluster.ask(_reaches, address).items():
+        if not reached:
+            raise InputError(
+                f"The Dask worker {name} does not reach the Prefect server at {address}: set "
+                "PREFECT_API_URL to one that all machines reach."
+            )
+
+
+def _code(step: Step[Any], dataset: str) -> dict[str, Any]:
+    return step.rule.code({"dataset": dataset})
+
+
+def _reaches(address: str) -> bool:
+    try:
+        return bool(httpx.get(f"{address}/health", timeout=REACH_SECONDS).is_success)
+    except httpx.HTTPError:
+        return False
+
+
+def _sees(rows: Artifact) -> tuple[str, bool]:
+    try:
+        found = rows.path.is_dir()
+    except (OSError, artifacts.errors.InputError):
+        found = False
+    return str(layout.root()), found
+
+
+@contextmanager
+def _ready(
+    runner: DaskTaskRunner,
+    resources: Mapping[str, float],
+    what: str,
+    workers: Iterable[str] = (),
+) -> Iterator[Cluster]:
+    """Hear here what the workers log of this flow run, while the block runs."""
+    client, run = runner.client, str(flow_run.id)
+    topic = TOPIC.format(run)
+    client.subscribe_topic(topic, lambda event: log.hear(event[1]))  # type: ignore[no-untyped-call]
+    client.register_plugin(_Tell(topic, run), name=topic)
+    names = tuple(workers) or tuple(client.scheduler_info(n_workers=-1)["workers"])
+    try:
+        yield Cluster(runner=runner, workers=names, resources=resources, what=what)
+    finally:
+        if client.status == "running":
+            client.run(_send_all, on_error="ignore")
+            client.unregister_worker_plugin(topic)  # type: ignore[no-untyped-call]
+
+
+class _Tell(distributed.WorkerPlugin):
+    """Lets a worker tell what it logs of a flow run."""
+
+    def __init__(self, topic: str, flow_run_id: str) -> None:
+        self.topic, self.flow_run_id = topic, flow_run_id
+
+    def setup(self, worker: distributed.Worker) -> None:
+        ensure_logging_setup()  # which takes all handlers away, the first time
+        self.handler = log.Forwarder(
+            self.flow_run_id, lambda line: worker.log_event(self.topic, line)
+        )
+        log.attach(self.handler)
+
+    def teardown(self, worker: distributed.Worker) -> None:  # noqa: ARG002 - Dask passes it
+        log.detach(self.handler)
+
+
+def _send_all() -> None:
+    """Send what the worker has still to tell Prefect: its process may be killed next."""
+
+    def send() -> None:
+        for queue in (APILogWorker, EventsWorker):
+            queue.drain_all(timeout=SEND_SECONDS, at_exit=False)
+
+    sender = threading.Thread(target=send)  # there, where no event loop runs, it waits
+    sender.start()
+    sender.join(2 * SEND_SECONDS)
