@@ -17,7 +17,7 @@ class Contents:
         summary: the figures of the run, JSON-ready.
         outcomes: of its steps.
         pictures: PNG files by title, the most important first; no two have one name.
-        kind: of page: train or ingest.
+        kind: of page: train, ingest or sweep.
         details: what the page shows besides.
     """
 

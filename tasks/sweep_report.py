@@ -9,6 +9,7 @@ from artifacts import layout
 from artifacts.artifact import Artifact
 from artifacts.outcomes import outcomes
 from classifier.errors import InputError
+from reporting.contents import Contents
 from reporting.details import Details
 from reporting.report import Run
 from tasks.plot_sweep import plot_sweep
@@ -61,8 +62,15 @@ def report(
         "best": best,
     }
     pictures = {"The recipes": steps["plot"].path / f"{PICTURE}.png"} if "plot" in steps else {}
-    details = Details(on_white=frozenset({PICTURE}))
-    found = run.report(summary, ran, pictures, kind="sweep", details=details)
+    found = run.report(
+        Contents(
+            summary=summary,
+            outcomes=ran,
+            pictures=pictures,
+            kind="sweep",
+            details=Details(on_white=frozenset({PICTURE})),
+        )
+    )
     if ranked[0].best is None:
         raise NoModelError(results, found)
     return found, ranked[0].best
