@@ -1,9 +1,9 @@
 """Batch normalisation over the mini-batch of a group: as over the same rows in one process.
 
-torch's own SyncBatchNorm is for GPUs alone.
+torch's own SyncBatchNorm is for GPUs alone. Where every process takes all rows, because there are
+fewer rows than processes, the running variance counts each row as often.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -28,8 +28,9 @@ def _forward(module: _BatchNorm, group: Group, x: Tensor) -> Tensor:
     mean, variance, rows = _statistics(x.detach(), group)
     if module.track_running_stats:
         _track(module, mean, variance * rows / (rows - 1).clamp(min=1))
-    apply = cast("Callable[..., Tensor]", _Normalise.apply)
-    return apply(x, module.weight, module.bias, mean, variance, rows, module.eps, group)
+    apply: Any = _Normalise.apply
+    given = (module.weight, module.bias, mean, variance, rows, module.eps, group)
+    return cast("Tensor", apply(x, *given))
 
 
 def _statistics(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:

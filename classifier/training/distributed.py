@@ -131,6 +131,7 @@ def _launched(folder: Path, size: int) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={size}"]
     command += ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file"]
     command += [f"--rdzv-endpoint={folder / 'launcher'}", "--local-addr=127.0.0.1"]
+    command += [f"--log-dir={folder / 'logs'}"]
     command += ["-m", "classifier.training.worker", str(folder)]
     with (folder / "stderr").open("wb") as errors:
         launcher = subprocess.Popen(

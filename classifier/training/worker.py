@@ -10,7 +10,6 @@ so has the process that asked for the training, and this one ends too.
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -86,7 +85,7 @@ class Job:
 def main(folder: Path) -> int:
     """Train as one of the group, and return the exit code."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    _end_with_parent(folder, rank)
+    _end_with_parent()
     say = _messages(rank)
     import torch  # takes seconds
 
@@ -220,14 +219,12 @@ def _messages(rank: int) -> Say:
     return say
 
 
-def _end_with_parent(folder: Path, rank: int) -> None:
+def _end_with_parent() -> None:
     """End this process when the one that asked for the training is gone, however that ended."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
-        if rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
