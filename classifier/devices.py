@@ -63,6 +63,33 @@ def resolve_device(name: str) -> "torch.device":
     return torch.device(resolve_device_name(name))
 
 
+def check_count(count: int, name: str) -> None:
+    """Check that there are so many devices of that kind; of a CPU, its cores count.
+
+    Raises:
+        ArgumentError: there are fewer.
+    """
+    if count == 1:
+        return
+    here, kind = _count(name)
+    if count > here:
+        raise ArgumentError(
+            f"--devices is {count}, and {here} {kind}{'' if here == 1 else 's'} can be used here: "
+            f"give at most {here}."
+        )
+
+
+def _count(name: str) -> tuple[int, str]:
+    if name == "cuda":
+        import torch
+
+        return torch.cuda.device_count(), "CUDA device"
+    if name == "mps":
+        return 1, "MPS device"
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1, "core"
+
+
 def memory() -> dict[str, str]:
     """Return the devices here, each with its memory in words."""
     import torch
@@ -74,6 +101,8 @@ def memory() -> dict[str, str]:
         if name == "cuda":
             free, most = (value / gib for value in torch.cuda.mem_get_info())
             label = torch.cuda.get_device_name()
+            count = torch.cuda.device_count()
+            label = label if count == 1 else f"{count} devices, the first: {label}"
             found[name] = f"{label}, {most:.1f} GiB, {free:.1f} GiB of it free"
         elif name == "mps":
             found[name] = f"{torch.mps.recommended_max_memory() / gib:.1f} GiB"

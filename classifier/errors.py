@@ -13,14 +13,31 @@ class InputError(Exception):
 
 
 class BudgetSpentError(InputError):
-    """A training was stopped because it took too long; `seconds`: how long."""
+    """A training was stopped because it took too long; `seconds`: how long.
+
+    `epochs` of the `planned` ones are done.
+    """
 
     def __init__(self, epochs: float, planned: int, seconds: float) -> None:
         super().__init__(
             f"The training time is spent after {epochs:.1f} of {planned} epochs: the next run with "
             "the same data and recipe goes on from there."
         )
-        self.seconds = seconds
+        self.epochs, self.planned, self.seconds = epochs, planned, seconds
+
+
+class RankError(Exception):
+    """One of the processes that train together ended early, which may pass.
+
+    `rank` is its number, where that is known, of `size` processes.
+    """
+
+    def __init__(self, rank: int | None, size: int, how: str) -> None:
+        who = "One" if rank is None else f"Rank {rank}"
+        super().__init__(
+            f"{who} of the {size} processes that train {how}: the next try goes on from the "
+            "checkpoint."
+        )
 
 
 class ArgumentError(InputError):

@@ -59,6 +59,7 @@ _Whole = Parameter(converter=_whole)
 #: What the form and the command line refuse at once; the docstrings say what they mean.
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32), _Whole]
 ImageSize = Annotated[str | None, pydantic.Field(pattern=r"^\d+x\d+(x\d)?$")]
+Devices = Annotated[int, pydantic.Field(ge=1, le=64), _Whole]
 Limit = Annotated[int | None, pydantic.Field(ge=1), _Whole]
 
 
@@ -70,6 +71,7 @@ class Plan:
         dataset, recipe_name: the names.
         recipe: with the overrides in it, and its precision resolved.
         device: cpu, cuda or mps.
+        device_count: how many of them train.
         classes: names that the dataset declares.
         image_size: of the images, where the dataset declares none.
         initial_weights: that the dataset declares for the network of the recipe.
@@ -79,6 +81,7 @@ class Plan:
     recipe_name: str
     recipe: Recipe
     device: str
+    device_count: int
     classes: tuple[str, ...] | None
     image_size: tuple[int, ...] | None
     initial_weights: Weights | None
@@ -101,13 +104,15 @@ def resolve(
     *,
     limit: int | None = None,
     image_size: str | None = None,
+    device_count: int = 1,
 ) -> Plan:
     """Resolve names, `auto` and overrides, before any key is made.
 
     With a limit of rows, or a number of epochs, the recipe's least number of steps does not count.
 
     Raises:
-        ArgumentError: a name is unknown, a value is out of its limits, or the device is not here.
+        ArgumentError: a name is unknown, a value is out of its limits, or the device is not here,
+            or not so many of them.
     """
     if FlowRunContext.get():
         for problem in datasets.problems():
@@ -121,12 +126,14 @@ def resolve(
     chosen = datasets.resolve_recipe(name, declared, values)
     weights = declared.initial_weights
     place = devices.resolve_device_name(device)
+    devices.check_count(device_count, place)
     exact = {"precision": precision.resolve_precision(chosen.precision, place)}
     return Plan(
         dataset=dataset,
         recipe_name=name,
         recipe=chosen.override(exact),
         device=place,
+        device_count=device_count,
         classes=declared.classes,
         image_size=size_of(image_size, declared),
         initial_weights=weights if weights and weights.network == chosen.network else None,

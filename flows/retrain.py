@@ -12,7 +12,7 @@ from classifier.errors import BudgetSpentError
 from flows import steps
 from flows.ingest import look
 from flows.names import DEFAULT, DatasetName, RecipeName
-from flows.parameters import Device, ImageSize, RecipeFields, Seed, flow_run_name, resolve
+from flows.parameters import Device, Devices, ImageSize, RecipeFields, Seed, flow_run_name, resolve
 from flows.retraining import Retraining
 from registry import log
 from reporting.report import open_run
@@ -45,6 +45,7 @@ def retrain(
     overrides: RecipeFields = None,
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Devices = 1,
     start: Start = "scratch",
     rule: Rule = "auto",
     threshold: Threshold = None,
@@ -61,6 +62,7 @@ def retrain(
         overrides: Recipe fields to use instead of the recipe's own
         seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one
+        devices: How many of them train one model together; on a CPU, how many processes
         start: First weights: random ones, or the champion's
         rule: What a new model must show; auto decides by what changed since the champion
         threshold: Least value of the dataset's metric on each test set, with the rule threshold
@@ -70,7 +72,7 @@ def retrain(
         image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
     """
     check_rule(rule, threshold)
-    plan = resolve(dataset, recipe, overrides, device, image_size=image_size)
+    plan = resolve(dataset, recipe, overrides, device, image_size=image_size, device_count=devices)
     from_champion = start == "champion"
     log.events(dataset)  # can the log be read? before anything is fetched
     with open_run() as run, pace.alone(dataset):

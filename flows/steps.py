@@ -65,7 +65,7 @@ def trained(
 ) -> Artifact:
     """Train on the rows of a manifest; arguments and errors as `fitted`."""
     asked = train_arguments(plan, seed, rows, initial, weights)
-    model: Artifact = train(*asked, max_seconds)
+    model: Artifact = train(*asked, max_seconds, plan.device_count)
     return model
 
 

@@ -13,6 +13,7 @@ from flows import steps
 from flows.names import DEFAULT, DatasetName, RecipeName
 from flows.parameters import (
     Device,
+    Devices,
     ImageSize,
     Limit,
     Plan,
@@ -39,6 +40,7 @@ def train(
     overrides: RecipeFields = None,
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Devices = 1,
     grid: Grid = Grid(),  # noqa: B008 - frozen
     limit: Limit = None,
     only_base: bool = False,
@@ -54,6 +56,7 @@ def train(
         overrides: Recipe fields to use instead of the recipe's own
         seed: Seed of the initial weights and of the order of the rows
         device: Where to train; auto takes a GPU if there is one
+        devices: How many of them train one model together; on a CPU, how many processes
         grid: The grids of sample images
         limit: Only the first published rows of train and test, for a quick trial
         only_base: Train on the published rows alone, without what was ingested
@@ -61,7 +64,9 @@ def train(
         refresh: Run every step, cached or not
         dry_run: Only say which steps would run, and why
     """
-    plan = resolve(dataset, recipe, overrides, device, limit=limit, image_size=image_size)
+    plan = resolve(
+        dataset, recipe, overrides, device, limit=limit, image_size=image_size, device_count=devices
+    )
     try:
         data = new_data(dataset, only_base=bool(only_base or limit), shape=plan.image_size)
     except BrokenData as error:

@@ -43,7 +43,7 @@ def alike(old: Path, new: Path) -> str | None:
     kind="models",
     code=DATASET,
     alike=alike,
-    ignored=("device", "classes", "max_seconds"),
+    ignored=("device", "classes", "max_seconds", "device_count"),
     unavailable=(BudgetSpentError,),
     retries=1,
     retry_delay_seconds=1,
@@ -60,6 +60,7 @@ def train(
     initial: Artifact | None = None,
     pretrained: Artifact | None = None,
     max_seconds: float | None = None,
+    device_count: int = 1,
 ) -> Artifact:
     """Write a model: weights, recipe and history.
 
@@ -74,17 +75,21 @@ def train(
         initial: a model whose weights are the first ones.
         pretrained: else those that `initial_weights` returned; None for random ones.
         max_seconds: after which the training stops, to go on in the next run; None for no limit.
+        device_count: on how many devices of that kind, with a process each.
 
     Raises:
+        ArgumentError: there are fewer devices.
         InputError: the weights do not fit the network, or the loss is no longer finite.
         BudgetSpentError: it stopped after `max_seconds`.
+        RankError: one of several processes ended early.
     """
     from classifier import devices, models
-    from classifier.training import loop, networks, precision, rows
+    from classifier.training import distributed, loop, networks, precision, rows
     from classifier.training.checkpoints import Checkpoint
 
     log = get_run_logger()
     place = devices.resolve_device(device)
+    devices.check_count(device_count, device)
     if warning := precision.slow_bf16_warning(recipe.precision, place):
         log.warning("%s", warning)
     about, table = open_split(manifest, "train")
@@ -115,29 +120,47 @@ def train(
             if history.epochs % log_every == 0:
                 log.info("epoch %3d: mean loss so far %.5f", history.epochs, history.mean_loss)
 
-        source = rows.open_rows(
-            table,
-            budget=recipe.memory_budget << 20,
-            to_device=loop.to_device(network, recipe, place),
-        )
-        started, resumes = perf_counter(), file.exists()
-        history = loop.fit(
-            network,
-            source,
-            recipe,
-            seed=seed,
-            device=place,
-            on_epoch=on_epoch,
-            on_progress=on_progress,
-            checkpoint=Checkpoint(path=file, key=key),
-            captures=recipe.network not in own or recipe.network in subject.capturable,
-            max_seconds=max_seconds,
-        )
+        checkpoint, resumes = Checkpoint(path=file, key=key), file.exists()
+        if device_count == 1:
+            source = rows.open_rows(
+                table,
+                budget=recipe.memory_budget << 20,
+                to_device=loop.to_device(network, recipe, place),
+            )
+            started = perf_counter()
+            history = loop.fit(
+                network,
+                source,
+                recipe,
+                seed=seed,
+                device=place,
+                on_epoch=on_epoch,
+                on_progress=on_progress,
+                checkpoint=checkpoint,
+                captures=recipe.network not in own or recipe.network in subject.capturable,
+                max_seconds=max_seconds,
+            )
+        else:
+            started = perf_counter()
+            history = distributed.fit(
+                network,
+                table,
+                recipe,
+                size=device_count,
+                dataset=dataset,
+                seed=seed,
+                device=place,
+                on_epoch=on_epoch,
+                on_progress=on_progress,
+                checkpoint=checkpoint,
+                max_seconds=max_seconds,
+            )
         new.metadata |= {
             "train_seconds": perf_counter() - started,
             "resumed": resumes,  # then these are the seconds since
-            "device": str(place),
-            "exact": place.type == "cpu",  # a GPU adds up in another order each time
+            "device": str(place) if device_count == 1 else f"{device_count} x {place}",
+            # A GPU adds up in another order each time, and several processes in another than one.
+            "exact": place.type == "cpu" and device_count == 1,
         }
         models.save(
             new.folder,

@@ -81,6 +81,11 @@ class Table:
         self._groups = [group for file in self._files for group in file.groups]
         self._ends = np.cumsum([group.rows for group in self._groups], dtype=np.int64)
 
+    @property
+    def parts(self) -> list[Part]:
+        """The parts, in their order."""
+        return [file.part for file in self._files]
+
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor
 
+from classifier.training.group import Share
+
 KNOTS = 4  # of a side of an elastic field
 
 
@@ -13,6 +15,7 @@ def augment(
     images: Tensor,
     generator: torch.Generator,
     *,
+    share: Share | None = None,
     shift: float,
     rotation: float,
     scale: float,
@@ -23,6 +26,8 @@ def augment(
     Args:
         images: pixels outside of them count as 0.
         generator: of the images' device; all draws come from it.
+        share: which rows of a micro-batch the images are; the draws are those that they get with
+            the others. None for all.
         shift: maximum shift in pixels, up, down, left and right.
         rotation: maximum rotation in degrees, either way.
         scale: maximum share by which a side grows or shrinks.
@@ -31,10 +36,11 @@ def augment(
     """
     count, height, width = images.shape[:3]
     device = images.device
+    rows, start, stop, _ = share or Share(count, 0, count)
     stacked = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)  # noqa: PLR2004
 
     def draw(most: float, *shape: int) -> Tensor:
-        drawn = torch.rand(count, *shape, device=device, generator=generator)
+        drawn = torch.rand(rows, *shape, device=device, generator=generator)[start:stop]
         return (drawn * 2 - 1) * most
 
     angle = draw(math.radians(rotation))
@@ -49,7 +55,8 @@ def augment(
     theta[:, :, 2] = draw(shift, 2) * pixel
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
     if elastic:
-        knots = torch.randn(count, 2, KNOTS, KNOTS, device=device, generator=generator) * elastic
+        knots = torch.randn(rows, 2, KNOTS, KNOTS, device=device, generator=generator)
+        knots = knots[start:stop] * elastic
         field = F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
         grid = grid + field.permute(0, 2, 3, 1) * pixel
     moved = F.grid_sample(stacked, grid, mode="bilinear", align_corners=False)

@@ -71,7 +71,7 @@ class CudaGraphStep:
         images, labels = (part.images, part.labels)
         if shuffled:
             images, labels = images.clone(), labels.clone()
-        self.captured = MicroBatch(images, labels, part.step_rows, ends_step=True)
+        self.captured = MicroBatch(images, labels, part.step_rows, ends_step=True, share=part.share)
         graph = torch.cuda.CUDAGraph()
         device = self.state.device
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from classifier.errors import BudgetSpentError
+from classifier.training.batch_norm import synchronise
 from classifier.training.checkpoints import Checkpoint
 from classifier.training.cuda_graph import CudaGraphStep
+from classifier.training.group import ALONE, Group
 from classifier.training.recipe import Recipe
 from classifier.training.rows import RowSource, ToDevice, select_rows
 from classifier.training.sampler import BatchSampler, epoch_seed, train_mask, train_rows
@@ -36,12 +38,17 @@ def fit(
     checkpoint: Checkpoint | None = None,
     captures: bool = True,
     max_seconds: float | None = None,
+    group: Group = ALONE,
 ) -> History:
     """Train the network in place, on `device`, on rows that `to_device` has put there.
 
     The validation rows follow from the pixels, the same for every seed. On one machine, equal
     recipe, rows, seed and number of CPU threads give equal weights, also when the training was
     interrupted and resumes from its checkpoint.
+
+    Each process of a group calls this with the same arguments. Rank 0 alone saves, and looks at the
+    time. The result differs from that of one process by the order of its sums alone, and by what
+    layers of the dataset's own draw.
 
     Args:
         network: whose weights are trained.
@@ -55,9 +62,11 @@ def fit(
         checkpoint: where to resume from, and to save.
         captures: on CUDA, whether steps may be captured as a graph.
         max_seconds: after which it stops, with a checkpoint; None for no limit.
+        group: the processes that train together.
 
     Raises:
         BudgetSpentError: it stopped after `max_seconds`.
+        LostRankError: another process of the group does not answer.
         InputError: the loss or a weight is no longer finite.
     """
     if recipe.precision == "auto":
@@ -68,13 +77,20 @@ def fit(
     batch = min(recipe.batch or total, total)
     splits = recipe.micro_batch and device.type == "cpu"
     sampler = BatchSampler(
-        rows=rows, mask=mask, batch=batch, micro_batch=recipe.micro_batch if splits else batch
+        rows=rows,
+        mask=mask,
+        batch=batch,
+        micro_batch=recipe.micro_batch if splits else batch,
+        group=group,
     )
     epochs, steps_per_epoch = planned_epochs(recipe, len(rows)), math.ceil(total / batch)
     network.to(device).train()
-    state = TrainState(network, recipe, device, steps=epochs * steps_per_epoch, seed=seed)
+    synchronise(network, group)
+    steps = epochs * steps_per_epoch
+    state = TrainState(network, recipe, device, steps=steps, seed=seed, group=group)
     state.restore(checkpoint)
-    captured = captures and device.type == "cuda"
+    checkpoint, max_seconds = (None, None) if group.rank else (checkpoint, max_seconds)
+    captured = captures and device.type == "cuda" and group.size == 1
     train_step = CudaGraphStep(state) if captured else state.train_step
     reported = started = time.monotonic()
 

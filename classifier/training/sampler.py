@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from classifier.training.group import ALONE, Group, Share
 from classifier.training.rows import RowSource
 
 MAX_VALIDATION_SHARE = 5  # at most a fifth of the rows
@@ -23,15 +24,17 @@ class MicroBatch(NamedTuple):
     """Rows that go through the network together.
 
     Fields:
-        images, labels: on the device.
+        images, labels: on the device; of a group, those that this process takes.
         step_rows: rows of the optimiser step to which they belong; their gradients add up.
         ends_step: whether the step ends with them.
+        share: which rows of the micro-batch they are.
     """
 
     images: Tensor
     labels: Tensor
     step_rows: int
     ends_step: bool
+    share: Share
 
 
 class Span(NamedTuple):
@@ -72,12 +75,14 @@ class BatchSampler:
         mask: bool [rows], those to train on.
         batch: rows of a step, drawn without replacement; a full batch takes them in order.
         micro_batch: the most rows that go through the network together.
+        group: the processes among which each micro-batch is shared out.
     """
 
     rows: RowSource
     mask: Tensor
     batch: int
     micro_batch: int
+    group: Group = ALONE
 
     def micro_batches(self, seed: int, skipped_steps: int) -> Iterator[MicroBatch]:
         """Yield one epoch, less its first steps."""
@@ -100,13 +105,15 @@ class BatchSampler:
                 micro_batch=self.micro_batch,
             )
             for span in spans:
-                here = slice(span.start - position, span.stop - position)
+                share = self.group.share(span.stop - span.start)
+                first = span.start - position
+                here = slice(first + share.start, first + share.stop)
                 taken = (
                     (images[here], labels[here])
                     if in_place
                     else (images.index_select(0, order[here]), labels.index_select(0, order[here]))
                 )
-                yield MicroBatch(*taken, span.step_rows, span.ends_step)
+                yield MicroBatch(*taken, span.step_rows, span.ends_step, share)
             position = end
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from classifier.errors import InputError
 from classifier.training import generators, networks
 from classifier.training.augmentation import augment
 from classifier.training.checkpoints import Checkpoint
+from classifier.training.group import ALONE, Group, LostRankError, add_gradients
 from classifier.training.losses import cross_entropy
 from classifier.training.optimisers import build_optimiser
 from classifier.training.recipe import Recipe
@@ -48,10 +50,17 @@ class TrainState:
     """All that changes during a training, and so all that a checkpoint holds."""
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, device: torch.device, *, steps: int, seed: int
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        steps: int,
+        seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.network, self.recipe, self.device, self.steps = network, recipe, device, steps
-        self.seed = seed
+        self.seed, self.group = seed, group
         self.optimiser = build_optimiser(network, recipe, device)
         self.step = 0  # the next one to take
         self.history = History()
@@ -62,6 +71,11 @@ class TrainState:
             "loss": torch.zeros((), device=device),
             "correct": torch.zeros((), device=device),
         }
+        #: Of the step so far; of a group, what this process counted.
+        self.step_sums = self.sums
+        if group.size > 1:
+            self.step_sums = {name: total.clone() for name, total in self.sums.items()}
+        self.trained = [each for each in network.parameters() if each.requires_grad]
         uint8 = takes_uint8(network, recipe)
         self.forward: Callable[[Tensor], Tensor] = network
         if uint8:
@@ -91,6 +105,9 @@ class TrainState:
             before = generators.global_states(self.device)
             torch.manual_seed(self.seed)
             generators.set_states(self.global_states, self.device)
+            if self.group.rank:  # other rows, so other draws
+                numbers = [self.seed, self.step, self.group.rank]
+                torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
             try:
                 yield
             finally:
@@ -109,6 +126,7 @@ class TrainState:
             images = augment(
                 images,
                 self.augmentation,
+                share=part.share,
                 shift=recipe.shift,
                 rotation=recipe.rotation,
                 scale=recipe.scale,
@@ -118,10 +136,15 @@ class TrainState:
             logits = self.forward(images)
         logits = logits.float()
         loss = cross_entropy(logits, part.labels, recipe.label_smoothing).sum()
+        correct = (logits.detach().argmax(1) == part.labels).sum()
+        if part.share.copies > 1:
+            loss, correct = loss / part.share.copies, correct / part.share.copies
         (loss / part.step_rows).backward()
-        self.sums["loss"] += loss.detach()
-        self.sums["correct"] += (logits.detach().argmax(1) == part.labels).sum()
+        self.step_sums["loss"] += loss.detach()
+        self.step_sums["correct"] += correct
         if part.ends_step:
+            if self.group.size > 1:
+                self._add_up()
             self.optimiser.step()
             self.optimiser.zero_grad()
             self.step += 1
@@ -131,6 +154,13 @@ class TrainState:
                     list(self.live_weights.values()),
                     1 - recipe.averaging,
                 )
+
+    def _add_up(self) -> None:
+        """Add up gradients and counts of the step over the group."""
+        add_gradients(self.group, self.trained, list(self.step_sums.values()))
+        for name, counted in self.step_sums.items():
+            self.sums[name] += counted
+            counted.zero_()
 
     def set_learning_rate(self) -> None:
         """Set the learning rate of the next step; a captured graph reads it from a tensor."""
@@ -162,7 +192,7 @@ class TrainState:
         self.history.train_accuracy.append(self.sums["correct"].item() / rows)
         if validation:
             with self.final_weights():
-                accuracy = _accuracy(self.network, *validation)
+                accuracy = _accuracy(self.network, *validation, self.group)
             self.history.validation_accuracy = [*(self.history.validation_accuracy or []), accuracy]
         for total in self.sums.values():
             total.zero_()
@@ -198,7 +228,17 @@ class TrainState:
         checkpoint.save(self._tensors(), self._about())
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Take everything from the checkpoint, if there is one of this training."""
+        """Take everything from the checkpoint, if there is one of this training.
+
+        Raises:
+            LostRankError: another process of the group read another checkpoint.
+        """
+        self._restore(checkpoint)
+        steps = torch.full((1,), self.step, device=self.device)
+        if self.group.size > 1 and len(self.group.gather(steps).unique()) > 1:
+            raise LostRankError("The processes do not start at the same step.")
+
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
         saved = checkpoint.load() if checkpoint else None
         if saved is None:
             return
@@ -267,16 +307,19 @@ def takes_uint8(network: nn.Module, recipe: Recipe) -> bool:
     return recipe.precision == "bf16" and hasattr(network, "forward_uint8") and not augments(recipe)
 
 
-def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the accuracy of the network itself, in float32."""
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor, group: Group) -> float:
+    """Return the accuracy of the network itself, in float32; each process looks at its share."""
+    rows, share = len(labels), group.share(len(labels))
+    images, labels = images[share.start : share.stop], labels[share.start : share.stop]
     if images.dtype == torch.bfloat16:
         images = images.float() / 255
     network.eval()
     with torch.no_grad():
         parts = zip(images.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS), strict=True)
-        correct = sum((network(x).argmax(1) == y).sum() for x, y in parts)
+        correct = torch.stack([(network(x).argmax(1) == y).sum() for x, y in parts]).sum()
     network.train()
-    return float(correct) / len(labels)
+    group.add_up([correct])
+    return float(correct) / share.copies / rows
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -109,6 +109,8 @@ def test_help_of_train_lists_every_parameter_and_every_recipe_field(flows):
         (("--seed", "-1"), ("--seed", "-1", "greater than or equal to 0")),
         (("--seed", "1.5"), ("--seed", "'1.5'", "integer")),
         (("--seed", "99999999999999999999"), ("--seed", "less than 4294967296")),
+        (("--devices", "0"), ("--devices", "0", "greater than or equal to 1")),
+        (("--devices", "65"), ("--devices", "65", "less than or equal to 64")),
         (("--grid.rows", "0"), ("--grid.rows", "0", ">= 1")),
         (("--bogus", "1"), ("--bogus",)),
         (("mnist",), ("'mnist'",)),
@@ -151,6 +153,14 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(flows, root, d
     assert not list(root.glob("cache/staging/*"))
     assert not list(root.glob("cache/models/*"))
     assert not list(root.glob("cache/records/train/*/*"))
+
+
+def test_more_devices_than_there_are_are_refused_with_the_remedy(flows, root, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    done = flows(*QUICK, "--device", "cpu", "--devices", "3", "--dry-run")
+    assert done.code == 2
+    assert done.sentence == "--devices is 3, and 2 cores can be used here: give at most 2."
+    assert not root.exists()
 
 
 def test_the_process_itself_ends_with_the_exit_code_of_its_error(tmp_path):
