@@ -80,7 +80,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
     wanted = automations.restart()
     if wanted is None:
         return []
-    counts, action = wanted["trigger"]["match"]["prefect.run-count"], wanted["actions"][0]
+    most = int(wanted["trigger"]["match"]["prefect.run-count"][-1])
+    action = wanted["actions"][0]
     ours = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[automations.TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
