@@ -4,6 +4,7 @@ Not sh: what sh starts with & ignores SIGINT, to which Prefect's worker turns th
 so that such a worker cannot be ended politely.
 """  # noqa: INP001 - a script, not a package
 
+import fcntl
 import http.client
 import os
 import signal
@@ -43,11 +44,14 @@ def main() -> None:
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
         os.environ["PREFECT_API_AUTH_STRING"] = password
+    held = lock(port)
     in_use = listens(host, port)
     if in_use and answers(host, port):
         fail(f"A Prefect server runs already: open {address}, or set {PORT} for another.")
     if in_use:
         fail(f"Port {port} is in use: end what listens there, or set {PORT}.")
+    if held is None:
+        fail(f"Another `./run ui` is starting: open {address} in a minute, or set {PORT}.")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not under nohup
@@ -71,6 +75,21 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)
         for process in reversed(processes):  # the worker first: it reports to the server
             end(process)
+
+
+def lock(port: int) -> int | None:
+    """Take this port among all `./run ui` of a Prefect home; None where another has it.
+
+    A server listens only seconds after its start. The lock goes with this process.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    file = os.open(home / f"image-retraining-{port}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return file
 
 
 def chosen_port() -> int:
@@ -120,6 +139,8 @@ def wait_for_server(server: Process, host: str, port: int) -> None:
         if time.monotonic() > deadline:
             fail(f"The server did not answer within {START_SECONDS} s.")
         time.sleep(0.2)
+    if server.poll() is not None:  # another one answers
+        fail(f"Another server took port {port} meanwhile: end it, or set {PORT}.")
 
 
 def answers(host: str, port: int) -> bool:

@@ -81,6 +81,7 @@ class Health(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 if command == ["server", "start"]:
+    time.sleep(float(os.environ.get("SERVER_SECONDS", "0")))
     host = os.environ.get("PREFECT_SERVER_API_HOST", "127.0.0.1")
     address = (host, int(os.environ["PREFECT_SERVER_API_PORT"]))
     http.server.HTTPServer(address, Health).serve_forever()
@@ -490,6 +491,20 @@ def test_ui_says_that_it_runs_when_it_is_started_twice(project):
     assert done.returncode == 1
     told = f"A Prefect server runs already: open http://127.0.0.1:{port}, or"
     assert done.stderr.splitlines()[-1].startswith(told)
+    first.send_signal(signal.SIGTERM)
+    assert finished(first).returncode == 128 + signal.SIGTERM
+
+
+@one_shell
+def test_ui_leaves_a_port_to_another_one_that_is_starting(project):
+    port = free_port()
+    first = project.start("ui", PREFECT_SERVER_API_PORT=port, SERVER_SECONDS="600")
+    project.wait_for_note("server start")
+    done = project("ui", PREFECT_SERVER_API_PORT=port)
+    assert done.returncode == 1
+    told = f"Another `./run ui` is starting: open http://127.0.0.1:{port} in a minute, or"
+    assert done.stderr.splitlines()[-1].startswith(told)
+    assert project.notes.read_text().count("server start") == 1
     first.send_signal(signal.SIGTERM)
     assert finished(first).returncode == 128 + signal.SIGTERM
 
