@@ -44,6 +44,9 @@ def main() -> None:
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
         os.environ["PREFECT_API_AUTH_STRING"] = password
+    for name in ("NO_PROXY", "no_proxy"):  # worker and runs ask this server
+        known = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", host]))
     held = lock(port)
     in_use = listens(host, port)
     if in_use and answers(host, port):
