@@ -182,9 +182,10 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{address}/health").is_success:
                 return
         time.sleep(0.05)
+    prefect_command = Path(sys.executable).with_name("prefect")
     raise RuntimeError(
-        "The temporary Prefect server did not start: type `prefect server start` to see why, or to "
-        "use that one instead."
+        f"The temporary Prefect server did not start: type `{prefect_command} server start` to see "
+        "why, or to use that one instead."
     )
 
 
