@@ -29,6 +29,7 @@ from tasks.normalise import normalise
 from tasks.parts import parts_of
 
 TIME_LIMIT = 6 * 3600  # seconds
+SHOWN = 300  # letters of a path in a message
 
 Paths = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 
@@ -96,8 +97,12 @@ def check_arguments(paths: list[str] | None, batch: str | None) -> None:
     for path in paths or ():
         if not path.strip():
             raise ArgumentError("A path is empty, as where a shell variable is not set: name one.")
-        if not Path(path).exists():
-            raise InputError(f"{one_line(path)} is not there: give files or folders.")
+        try:
+            there = Path(path).exists()
+        except (OSError, ValueError):  # longer than a path can be, or with a zero byte
+            there = False
+        if not there:
+            raise InputError(f"{one_line(path)[:SHOWN]} is not there: give files or folders.")
 
 
 def base_of(

@@ -102,7 +102,7 @@ def _finished(run: str, report: Any, *, page: bool) -> Entry:
         outcome=outcome or DONE.get(flow, "trained"),
         page=page,
         flow=flow,
-        dataset=dataset,
+        dataset=_text(report, "dataset"),
         recipe=_text(report, "recipe"),
         state=state if (state or "").lower() != outcome else None,
         accuracy=_share(report.get("test_accuracy")),
@@ -117,6 +117,8 @@ def _finished(run: str, report: Any, *, page: bool) -> Entry:
 
 def _unfinished(folder: Path) -> Entry | None:
     """Return what the log of a run without a report says; None where there is no log."""
+    if not (folder / "log.txt").is_file():  # a pipe would never open
+        return None
     with (folder / "log.txt").open("rb") as file:
         head = file.read(HEAD).decode(errors="replace")
         size = file.seek(0, 2)

@@ -1,5 +1,6 @@
 """Retention: the oldest reports leave, so that a schedule does not fill the disk."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from artifacts.errors import ArgumentError
 from artifacts.locks import lock
 
 LIMIT, DEFAULT_LIMIT = "RETRAIN_KEEP_REPORTS", "500"
+RETRAINS = 20  # of each dataset that stay: as many as `tasks/history.py` takes a median of
 
 
 def limit() -> int:
@@ -40,7 +42,9 @@ def keep_to_limit(keep: int, run: str) -> None:
 
 
 def prune(keep: int, run: str | None = None) -> tuple[list[Path], list[Path]]:
-    """Remove the oldest reports, but for those of running runs and of promotions.
+    """Remove the oldest reports, but for those of running runs, promotions and retrains.
+
+    Of each dataset the newest twenty retrains stay, which health and alarms read.
 
     Args:
         keep: how many of the newest stay; 0 for all.
@@ -61,8 +65,22 @@ def _removable(keep: int, run: str | None) -> list[Path]:
     there = sorted(path for path in layout.reports().iterdir() if _is_report(path))
     old = there[:-keep] if keep else []
     ended = [path for path in old if path.name != run and not _is_running(path.name)]
-    named = _named_by_log() if ended else set()  # only now: a run ends after its promotion
-    return [path for path in ended if path.name not in named]
+    # Only now: a run ends after its promotion.
+    kept = _named_by_log() | _last_retrains(there) if ended else set()
+    return [path for path in ended if path.name not in kept]
+
+
+def _last_retrains(there: list[Path]) -> set[str]:
+    """Return the newest retrains of each dataset, which `tasks/history.py` reads."""
+    found: dict[str, list[str]] = {}
+    for path in reversed(there):
+        try:
+            report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+            if "outcome" in report and "state" in report:
+                found.setdefault(report["dataset"], []).append(path.name)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return {name for names in found.values() for name in names[:RETRAINS]}
 
 
 def _is_report(path: Path) -> bool:

@@ -4,6 +4,7 @@ Not sh: what sh starts with & ignores SIGINT, to which Prefect's worker turns th
 so that such a worker cannot be ended politely.
 """  # noqa: INP001 - a script, not a package
 
+import fcntl
 import http.client
 import os
 import signal
@@ -34,27 +35,15 @@ def main() -> None:
     os.environ[HOST] = os.environ.get(HOST) or LOOPBACK
     host = EVERYWHERE.get(os.environ[HOST], os.environ[HOST])  # under which it is reached
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    os.environ["PREFECT_API_URL"] = f"{address}/api"
-    # The UI asks the server that it came from, so it works under each name, and through a tunnel.
-    os.environ.setdefault("PREFECT_UI_API_URL", "/api")
-    # What a worker says until the flow starts, which then says more (reporting/log.py).
-    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "WARNING")
-    # Else every web page that a browser here shows may start runs, and so commands of the worker.
-    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
-    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
-        os.environ["PREFECT_API_AUTH_STRING"] = password
-    in_use = listens(host, port)
-    if in_use and answers(host, port):
-        fail(f"A Prefect server runs already: open {address}, or set {PORT} for another.")
-    if in_use:
-        fail(f"Port {port} is in use: end what listens there, or set {PORT}.")
+    set_environment(address, host)
+    claim(host, port, address)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not under nohup
             signal.signal(number, interrupt)
     processes: list[Process] = []
     try:
-        say("Starting a Prefect server; Ctrl-C ends everything")
+        say("Starting a Prefect server, which takes up to a minute or two; Ctrl-C ends everything")
         processes.append(start("server", "start"))
         wait_for_server(processes[0], host, port)
         deployed = deploy()
@@ -71,6 +60,52 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)
         for process in reversed(processes):  # the worker first: it reports to the server
             end(process)
+
+
+def set_environment(address: str, host: str) -> None:
+    """Set what server, worker and runs take from the environment."""
+    for name in ("RETRAIN_DATA", "RETRAIN_SOURCE"):  # its processes run in another folder
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    # The UI asks the server that it came from, so it works under each name, and through a tunnel.
+    os.environ.setdefault("PREFECT_UI_API_URL", "/api")
+    # What a worker says until the flow starts, which then says more (reporting/log.py).
+    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "WARNING")
+    # Else every web page that a browser here shows may start runs, and so commands of the worker.
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
+        os.environ["PREFECT_API_AUTH_STRING"] = password
+    for name in ("NO_PROXY", "no_proxy"):  # worker and runs ask this server
+        known = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", host]))
+
+
+def claim(host: str, port: int, address: str) -> None:
+    """Take the port until this process ends, or leave with a sentence."""
+    is_ours = lock(port)
+    in_use = listens(host, port)
+    if in_use and answers(host, port):
+        fail(f"A Prefect server runs already: open {address}, or set {PORT} for another.")
+    if in_use:
+        fail(f"Port {port} is in use: end what listens there, or set {PORT}.")
+    if not is_ours:
+        fail(f"Another `./run ui` is starting: open {address} in a minute, or set {PORT}.")
+
+
+def lock(port: int) -> bool:
+    """Take this port among all `./run ui` of a Prefect home; False where another has it.
+
+    A server listens only seconds after its start. The lock goes with this process.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    file = os.open(home / f"image-retraining-{port}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True  # the file stays open
 
 
 def chosen_port() -> int:
@@ -95,11 +130,20 @@ def start(*arguments: str) -> Process:
 def deploy() -> str:
     """Run `./run deploy`, and return what it says; where it fails, that is shown."""
     command = [sys.executable, "-m", "flows", "deploy"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        say(done.stdout + done.stderr)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        out, errors = process.communicate()
+    finally:
+        with suppress(ProcessLookupError):  # it and what it started, where a signal came meanwhile
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        say(out + errors)
         fail("`./run deploy` failed.")
-    return done.stdout.rstrip("\n")
+    return out.rstrip("\n")
 
 
 def listens(host: str, port: int) -> bool:
@@ -116,10 +160,13 @@ def wait_for_server(server: Process, host: str, port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers(host, port):
         if server.poll() is not None:
-            fail(f"The server did not start: `PREFECT_SERVER_API_PORT={port} prefect server start`")
+            prefect = Path(sys.executable).with_name("prefect")
+            fail(f"The server did not start: `{PORT}={port} {prefect} server start` says why.")
         if time.monotonic() > deadline:
             fail(f"The server did not answer within {START_SECONDS} s.")
         time.sleep(0.2)
+    if server.poll() is not None:  # another one answers
+        fail(f"Another server took port {port} meanwhile: end it, or set {PORT}.")
 
 
 def answers(host: str, port: int) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,16 @@ sys.exit(int(status))
 #: The same for flows, and notes a `deploy`, which scripts/ui.py asks for.
 FLOWS = (
     """
-import os, sys
+import os, subprocess, sys
 from pathlib import Path
 if sys.argv[1:] == ["deploy"]:
     with Path(os.environ["NOTES"]).open("a") as notes:
         notes.write(f"flows deploy {os.getpid()}\\n")
+    if seconds := os.environ.get("DEPLOY_SECONDS"):
+        child = subprocess.Popen(["sleep", seconds])
+        with Path(os.environ["NOTES"]).open("a") as notes:
+            notes.write(f"child {child.pid}\\n")
+        child.wait()
     print("deployed   train/on-demand, retrain/weekly")
     print("alarms     go to the block alarms: Slack Webhook")
     sys.exit(int(os.environ.get("STATUS_deploy", "0")))
@@ -81,6 +87,7 @@ class Health(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 if command == ["server", "start"]:
+    time.sleep(float(os.environ.get("SERVER_SECONDS", "0")))
     host = os.environ.get("PREFECT_SERVER_API_HOST", "127.0.0.1")
     address = (host, int(os.environ["PREFECT_SERVER_API_PORT"]))
     http.server.HTTPServer(address, Health).serve_forever()
@@ -492,6 +499,51 @@ def test_ui_says_that_it_runs_when_it_is_started_twice(project):
     assert done.stderr.splitlines()[-1].startswith(told)
     first.send_signal(signal.SIGTERM)
     assert finished(first).returncode == 128 + signal.SIGTERM
+
+
+@one_shell
+def test_ui_leaves_a_port_to_another_one_that_is_starting(project):
+    port = free_port()
+    first = project.start("ui", PREFECT_SERVER_API_PORT=port, SERVER_SECONDS="600")
+    project.wait_for_note("server start")
+    done = project("ui", PREFECT_SERVER_API_PORT=port)
+    assert done.returncode == 1
+    told = f"Another `./run ui` is starting: open http://127.0.0.1:{port} in a minute, or"
+    assert done.stderr.splitlines()[-1].startswith(told)
+    assert project.notes.read_text().count("server start") == 1
+    first.send_signal(signal.SIGTERM)
+    assert finished(first).returncode == 128 + signal.SIGTERM
+
+
+@one_shell
+def test_ui_ends_a_deploy_that_a_signal_interrupts_with_all_that_it_started(project):
+    process = project.start("ui", PREFECT_SERVER_API_PORT=free_port(), DEPLOY_SECONDS="600")
+    project.wait_for_note("child")
+    process.send_signal(signal.SIGTERM)
+    assert finished(process).returncode == 128 + signal.SIGTERM
+    (child,) = re.findall(r"child (\d+)", project.notes.read_text())
+    deadline = time.monotonic() + 20
+    while _is_alive(child):
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+
+
+def _is_alive(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@one_shell
+def test_ui_means_relative_folders_as_the_terminal_does(project, tmp_path):
+    caller = tmp_path / "caller"
+    caller.mkdir()
+    process = project.start(
+        "ui", cwd=caller, PREFECT_SERVER_API_PORT=free_port(), RETRAIN_DATA="results"
+    )
+    project.wait_for_note("worker start")
+    process.send_signal(signal.SIGTERM)
+    assert f"data       {caller / 'results'}\n" in finished(process).stderr
 
 
 @one_shell

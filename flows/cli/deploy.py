@@ -80,7 +80,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
     wanted = automations.restart()
     if wanted is None:
         return []
-    counts, action = wanted["trigger"]["match"]["prefect.run-count"], wanted["actions"][0]
+    most = int(wanted["trigger"]["match"]["prefect.run-count"][-1])
+    action = wanted["actions"][0]
     ours = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[automations.TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
@@ -88,7 +89,11 @@ def start_again(client: SyncPrefectClient) -> list[str]:
     )
     found = []
     for run in client.read_flow_runs(flow_run_filter=ours):
-        if run.deployment_id and str(run.run_count) in counts:
+        if not run.deployment_id:
+            continue
+        # Not its run_count, which stays 0 where a run crashes before it begins.
+        states = client.read_flow_run_states(run.id)
+        if sum(state.name == action["name"] for state in states) < most:
             state: State[None] = Scheduled(name=action["name"], message=action["message"])
             client.set_flow_run_state(run.id, state)
             found.append(run.name)
@@ -106,7 +111,10 @@ def _kind_of_pool(client: SyncPrefectClient, name: str) -> str:
             ) from None
         template = ProcessWorker.get_default_base_job_template()
         new = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
-        pool = client.create_work_pool(new)
+        try:
+            pool = client.create_work_pool(new)
+        except ObjectAlreadyExists:  # another `./run deploy` has just made it
+            pool = client.read_work_pool(name)
     if name == POOL and pool.type != ProcessWorker.type:
         raise InputError(
             f"The work pool {POOL!r} of this server is of type {pool.type!r}, and not "

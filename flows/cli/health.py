@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from artifacts import layout, runs
+from flows.cli.address import is_loopback, shown
 from flows.cli.answer import Answer
 from flows.names import DatasetName
 from registry import log, models
@@ -22,6 +23,7 @@ from tasks import history, seen
 from tasks.commands import dataset_option
 
 DAY = 86_400
+SECONDS = 10.0  # in which a server must answer
 Days = Annotated[float, Parameter(validator=Number(gt=0))]
 
 
@@ -104,14 +106,16 @@ def _late(found: list[dict[str, Any]], limit: float, now: float) -> Iterator[Pro
 
 def _silent_server() -> Iterator[Problem]:
     """Yield a problem where a Prefect server is configured, and does not answer."""
-    address = _configured()
+    address = (_configured() or "").rstrip("/")
     if not address:
         return
-    with suppress(httpx.HTTPError, httpx.InvalidURL):
-        if httpx.get(f"{address}/health", timeout=10).is_success:
-            return
+    proxies = not is_loopback(address)
+    for _ in range(2):  # one that is busy may answer the second time
+        with suppress(httpx.HTTPError, httpx.InvalidURL):
+            if httpx.get(f"{address}/health", timeout=SECONDS, trust_env=proxies).is_success:
+                return
     yield Problem(
-        what=f"No Prefect server answers at {address}, so no schedule fires.",
+        what=f"No Prefect server answers at {shown(address)}, so no schedule fires.",
         next="./run ui, or start that server as you did before",
     )
 
@@ -122,10 +126,10 @@ def _configured() -> str | None:
         return address
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     file = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    with suppress(OSError, tomllib.TOMLDecodeError, AttributeError, KeyError):
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         name = os.environ.get("PREFECT_PROFILE") or content["active"]
-        return content["profiles"][name].get("PREFECT_API_URL") or None
+        return str(content["profiles"][name].get("PREFECT_API_URL") or "") or None
     return None
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 import prefect
@@ -31,6 +32,7 @@ from prefect.settings import (
 )
 
 from artifacts.errors import InputError
+from flows.cli.address import is_loopback, shown
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "http://127.0.0.1:4200"  # where `prefect server start` listens
@@ -50,11 +52,10 @@ def choose() -> Iterator[str | None]:
         InputError: the configured one does not answer, or wants another password.
     """
     configured = PREFECT_API_URL.value()
-    if not configured:
-        _pass_by_proxies()
+    _pass_by_proxies(configured)
     if configured:
         with _explain_unreachable(configured):
-            yield configured.removesuffix("/api")
+            yield shown(configured).rstrip("/").removesuffix("/api")
     elif (answer := _ask_local()) == "fits":
         with temporary_settings({PREFECT_API_URL: f"{LOCAL}/api"}):
             yield LOCAL
@@ -82,8 +83,7 @@ def present() -> Iterator[SyncPrefectClient]:
         InputError: it does not answer, or wants another password.
     """
     configured = PREFECT_API_URL.value()
-    if not configured:
-        _pass_by_proxies()
+    _pass_by_proxies(configured)
     address = configured or f"{LOCAL}/api"
     with (
         _explain_unreachable(address),
@@ -92,8 +92,8 @@ def present() -> Iterator[SyncPrefectClient]:
     ):
         if client.api_healthcheck() is not None:
             raise InputError(
-                f"No Prefect server answers at {address}: start it, as with `./run ui`, or name "
-                "another by PREFECT_API_URL."
+                f"No Prefect server answers at {shown(address)}: start it, as with `./run ui`, or "
+                "name another by PREFECT_API_URL."
             )
         yield client
 
@@ -108,8 +108,8 @@ def _explain_unreachable(configured: str) -> Iterator[None]:
         ):  # Prefect has no type of its own for it
             raise
         raise InputError(
-            f"No Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or "
-            "unset PREFECT_API_URL to run without one."
+            f"No Prefect server answers at {shown(configured)}, which PREFECT_API_URL names: start "
+            "it, or unset PREFECT_API_URL to run without one."
         ) from error
     except PrefectHTTPStatusError as error:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:
@@ -119,17 +119,20 @@ def _explain_unreachable(configured: str) -> Iterator[None]:
 
 def _wants_password(address: str) -> str:
     return (
-        f"The Prefect server at {address} wants another user and password: set "
+        f"The Prefect server at {shown(address)} wants another user and password: set "
         "PREFECT_API_AUTH_STRING to the USER:PASSWORD that its PREFECT_SERVER_API_AUTH_STRING "
         "holds."
     )
 
 
-def _pass_by_proxies() -> None:
+def _pass_by_proxies(configured: str | None) -> None:
     """Let neither this process nor its children ask a proxy for this machine."""
+    hosts = ["127.0.0.1", "localhost"]
+    if configured and is_loopback(configured):
+        hosts.append(urlsplit(configured).hostname or "")
     for name in ("NO_PROXY", "no_proxy"):
         known = [part for part in os.environ.get(name, "").split(",") if part]
-        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+        os.environ[name] = ",".join(dict.fromkeys([*known, *hosts]))
 
 
 def _ask_local() -> Literal["fits", "closed", "none"]:
@@ -179,9 +182,10 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{address}/health").is_success:
                 return
         time.sleep(0.05)
+    prefect_command = Path(sys.executable).with_name("prefect")
     raise RuntimeError(
-        "The temporary Prefect server did not start: type `prefect server start` to see why, or to "
-        "use that one instead."
+        f"The temporary Prefect server did not start: type `{prefect_command} server start` to see "
+        "why, or to use that one instead."
     )
 
 

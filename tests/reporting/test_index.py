@@ -240,3 +240,15 @@ def test_of_very_many_runs_the_oldest_are_counted_and_not_listed(reports, monkey
     assert Rows(text).links == [f"{run}/report.html" for run in reversed(runs[2:])]
     assert "Not listed: 2 older runs." in text
     assert "5 runs with a report" in text
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_a_log_holds_nothing_up(reports):
+    (reports / name(1)).mkdir()
+    os.mkfifo(reports / name(1) / "log.txt")
+    assert entries() == []
+
+
+def test_the_name_of_a_dataset_is_cut(reports):
+    add(reports, 1, dataset="a" * 1_000)
+    assert entries()[0].dataset == "a" * 200

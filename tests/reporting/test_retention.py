@@ -1,5 +1,6 @@
 """Old reports leave; those of promotions and of running runs stay, and all else in the folder."""
 
+import json
 import threading
 
 import pytest
@@ -33,6 +34,24 @@ def test_the_oldest_reports_beyond_the_limit_are_removed(reports):
     assert [path.name for path in gone] == NAMES[:4]
     assert left == []
     assert names(reports) == NAMES[4:]
+
+
+def test_the_newest_retrains_of_each_dataset_stay_which_health_and_alarms_read(
+    reports, monkeypatch
+):
+    monkeypatch.setattr(retention, "RETRAINS", 2)
+    for name, dataset in zip(NAMES[:5], ("mnist", "folder", "mnist", "mnist", "[1]"), strict=True):
+        report = {"dataset": dataset, "outcome": "unchanged", "state": "Unchanged"}
+        (reports / name / "report.json").write_text(json.dumps(report))
+    (reports / NAMES[4] / "report.json").write_text('{"dataset": [], "outcome": 1, "state": 1}')
+    retention.prune(1)
+    assert names(reports) == [*NAMES[1:4], NAMES[5]]
+
+
+def test_as_many_retrains_stay_as_a_median_is_taken_of():
+    from tasks import history
+
+    assert retention.RETRAINS == history.MOST
 
 
 @pytest.mark.parametrize("keep", [0, 6, 500])

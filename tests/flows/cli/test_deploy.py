@@ -220,3 +220,56 @@ def test_what_crashed_while_the_server_was_starting_starts_again_and_no_other(fl
     assert client.read_flow_run(crashed).state.message == "It crashed, and starts again."
     client.set_flow_run_state(crashed, Completed(), force=True)
     assert json.loads(flows("deploy", "--json").out)["restarted"] == []
+
+
+@pytest.mark.parametrize(("restarts", "again"), [(0, True), (1, True), (2, False)])
+def test_what_crashes_before_it_begins_starts_again_twice(restarts, again):
+    from uuid import uuid4
+
+    from prefect.client.schemas.objects import FlowRun, State, StateType
+
+    from flows.cli.deploy import start_again
+
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4(), name="brave")
+    waits = State(type=StateType.SCHEDULED, name="AwaitingRetry")
+    states = [State(type=StateType.CRASHED), *[waits] * restarts]
+    started = []
+
+    class Client:
+        """Of a server with that run, which never began: its run_count is 0."""
+
+        def read_flow_runs(self, **_):
+            return [run]
+
+        def read_flow_run_states(self, number):
+            return states if number == run.id else []
+
+        def set_flow_run_state(self, number, state):
+            started.append((number, state.name))
+
+    assert start_again(Client()) == (["brave"] if again else [])
+    assert started == ([(run.id, "AwaitingRetry")] if again else [])
+
+
+def test_a_pool_that_another_deploy_makes_meanwhile_is_used():
+    from types import SimpleNamespace
+
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    from flows.cli.deploy import _kind_of_pool
+
+    asked = []
+
+    class Client:
+        """Of a server whose pool another client makes between the question and the order."""
+
+        def read_work_pool(self, name):
+            asked.append(name)
+            if len(asked) == 1:
+                raise ObjectNotFound(Exception())
+            return SimpleNamespace(type="process")
+
+        def create_work_pool(self, _):
+            raise ObjectAlreadyExists(Exception())
+
+    assert _kind_of_pool(Client(), "local") == "process"

@@ -164,6 +164,55 @@ def test_the_server_of_the_active_profile_counts_too(flows, tmp_path):
     assert flows("health").code == 0
 
 
+def test_the_server_is_asked_past_proxies_whatever_ends_its_address(flows, monkeypatch):
+    stores.promote("a model", dataset="mnist")
+    retrained(1)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with prefect_server(200) as address:
+        monkeypatch.setenv("PREFECT_API_URL", f"{address}/")
+        assert flows("health").code == 0
+
+
+def test_a_password_in_the_address_is_not_printed(flows, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://admin:secret@127.0.0.1:9/api")
+    done = flows("health")
+    assert "No Prefect server answers at http://127.0.0.1:9/api" in done.out
+    assert "secret" not in done.out + done.err
+
+
+def test_a_server_that_answers_the_second_time_is_healthy(flows, monkeypatch):
+    from types import SimpleNamespace
+
+    from flows.cli import health
+
+    asked = []
+
+    def get(address, **_):
+        asked.append(address)
+        if len(asked) == 1:
+            raise health.httpx.ReadTimeout("it is busy")
+        return SimpleNamespace(is_success=True)
+
+    monkeypatch.setattr(health.httpx, "get", get)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert list(health._silent_server()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff", b"active = 1\nprofiles = 2", b'active = ["a"]\n[profiles]', b"profiles = []"],
+)
+def test_an_odd_file_of_profiles_configures_no_server(tmp_path, content):
+    from flows.cli import health
+
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "profiles.toml").write_bytes(content)
+    assert health._configured() is None
+
+
 @pytest.mark.parametrize("days", ["0", "-1", "nan"])
 def test_days_that_are_none_are_refused(flows, days):
     done = flows("health", "--within", days)

@@ -64,6 +64,15 @@ def answering(status, body, monkeypatch, *, after=0.0, healthy=False):
 
 
 @pytest.fixture
+def answers_here(monkeypatch):
+    """The address of what answers as a Prefect server on this machine."""
+    import prefect
+
+    with answering(200, prefect.__version__, monkeypatch, healthy=True) as ours:
+        yield f"{ours.LOCAL}/api"
+
+
+@pytest.fixture
 def unconfigured():
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -199,7 +208,38 @@ def test_no_proxy_is_asked_for_this_machine(monkeypatch):
 
     monkeypatch.setenv("NO_PROXY", "intranet")
     monkeypatch.setenv("no_proxy", "")
-    server._pass_by_proxies()
-    server._pass_by_proxies()
+    for _ in range(2):
+        server._pass_by_proxies("http://prefect.example/api")
     assert os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
     assert os.environ["no_proxy"] == "127.0.0.1,localhost"
+    server._pass_by_proxies("http://[::1]:4200/api")
+    assert os.environ["no_proxy"] == "127.0.0.1,localhost,::1"
+
+
+def test_no_proxy_is_asked_for_a_configured_server_of_this_machine(monkeypatch, answers_here):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.cli import server
+
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with temporary_settings({PREFECT_API_URL: answers_here}), server.present():
+        pass
+
+
+def test_the_address_of_the_configured_server_is_shown_without_password_and_slash():
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.cli import server
+
+    configured = {PREFECT_API_URL: "http://admin:secret@127.0.0.1:9/api/"}
+    with temporary_settings(configured), server.choose() as address:
+        assert address == "http://127.0.0.1:9"
+    with (
+        temporary_settings(configured),
+        pytest.raises(server.InputError, match=r"answers at http://127\.0\.0\.1:9/api"),
+        server.present(),
+    ):
+        pass
