@@ -30,6 +30,7 @@ from prefect.workers.process import ProcessWorker
 
 from artifacts.errors import InputError
 from flows.cli import automations, server
+from flows.cli.address import shown
 from flows.cli.answer import Answer
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def deploy(*, pool: str = POOL) -> Answer:
         applied = automations.apply(client)
         restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
-        address = str(client.api_url).rstrip("/")
+        address = shown(str(client.api_url)).rstrip("/")
     alarms = f"go to the block {automations.BLOCK}: {', '.join(blocks)}" if blocks else REMEDY
     lines = [f"deployed   {', '.join(deployed)}", f"alarms     {alarms}"]
     if restarted:
