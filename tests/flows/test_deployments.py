@@ -33,21 +33,23 @@ def deployed(server):
         done = CommandLine(PROJECT, server)("deploy")
         assert done.returncode == 0, done.stderr
     with get_client(sync_client=True) as client:
-        return {found.name: found for found in client.read_deployments()}
+        found = client.read_deployments()
+    return {f"{each.entrypoint.partition(':')[2]}/{each.name}": each for each in found}
 
 
 @pytest.fixture(scope="module")
 def form(deployed):
     """What the parameters of the form are, as JSON schema."""
-    return deployed["on-demand"].parameter_openapi_schema
+    return deployed["train/on-demand"].parameter_openapi_schema
 
 
-def test_there_are_four_and_all_are_for_the_local_work_pool(deployed):
+def test_there_are_five_and_all_are_for_the_local_work_pool(deployed):
     assert {name: each.entrypoint for name, each in deployed.items()} == {
-        "on-demand": "flows/train.py:train",
-        "weekly": "flows/retrain.py:retrain",
-        "on-new-data": "flows/retrain.py:retrain",
-        "incoming": "flows/ingest.py:ingest",
+        "train/on-demand": "flows/train.py:train",
+        "sweep/on-demand": "flows/sweep.py:sweep",
+        "retrain/weekly": "flows/retrain.py:retrain",
+        "retrain/on-new-data": "flows/retrain.py:retrain",
+        "ingest/incoming": "flows/ingest.py:ingest",
     }
     for deployment in deployed.values():
         assert deployment.work_pool_name == "local"
@@ -56,27 +58,30 @@ def test_there_are_four_and_all_are_for_the_local_work_pool(deployed):
 
 
 def test_deploying_twice_leaves_one_active_schedule(deployed):
-    (weekly,) = deployed["weekly"].schedules
+    (weekly,) = deployed["retrain/weekly"].schedules
     assert weekly.slug == "weekly"
     assert weekly.active
     assert weekly.schedule.cron == "0 5 * * 1"
     assert weekly.schedule.timezone == "UTC"
-    assert deployed["weekly"].parameters["recipe"] == "cnn"
-    assert deployed["on-demand"].schedules == []
+    assert deployed["retrain/weekly"].parameters["recipe"] == "cnn"
+    assert deployed["train/on-demand"].schedules == []
 
 
 def test_trainings_share_a_queue_with_room_for_one_and_no_lease_ends_a_run(deployed):
     queues = {name: found.work_queue_name for name, found in deployed.items()}
     assert queues == {
-        "on-demand": "training",
-        "weekly": "training",
-        "on-new-data": "training",
-        "incoming": "default",
+        "train/on-demand": "training",
+        "sweep/on-demand": "training",
+        "retrain/weekly": "training",
+        "retrain/on-new-data": "training",
+        "ingest/incoming": "default",
     }
     assert {found.global_concurrency_limit for found in deployed.values()} == {None}
 
 
-@pytest.mark.parametrize("name", ["on-demand", "incoming", "weekly", "on-new-data"])
+@pytest.mark.parametrize(
+    "name", ["train/on-demand", "ingest/incoming", "retrain/weekly", "retrain/on-new-data"]
+)
 def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name):
     form = deployed[name].parameter_openapi_schema
     groups = [form, *form["definitions"].values()]
@@ -89,15 +94,15 @@ def test_every_parameter_and_every_field_of_a_group_is_described(deployed, name)
     assert undescribed == []
 
 
-RETRAIN = ("weekly", "on-new-data")
+RETRAIN = ("retrain/weekly", "retrain/on-new-data")
 
 
-@pytest.mark.parametrize("name", ["on-demand", "incoming", *RETRAIN])
+@pytest.mark.parametrize("name", ["train/on-demand", "ingest/incoming", *RETRAIN])
 def test_dataset_recipe_and_device_are_selects(deployed, name):
     parameters = deployed[name].parameter_openapi_schema["properties"]
     assert set(parameters["dataset"]["enum"]) >= {"mnist", "fashion-mnist", "folder"}
     assert set(parameters["device"]["enum"]) == {"auto", "cpu", "cuda", "mps"}
-    if name != "incoming":
+    if name != "ingest/incoming":
         assert set(parameters["recipe"]["enum"]) >= {"default", "post", "mlp", "cnn"}
     for select in {"dataset", "device", "recipe"} & set(parameters):
         assert parameters[select]["type"] == "string"  # else the form asks for a type first
@@ -119,7 +124,7 @@ def test_the_overrides_are_the_recipe_fields_with_their_limits_and_may_stay_empt
     assert limit["minimum"] == 1
 
 
-@pytest.mark.parametrize("name", ["on-demand", "incoming", *RETRAIN])
+@pytest.mark.parametrize("name", ["train/on-demand", "ingest/incoming", *RETRAIN])
 def test_every_number_of_the_form_has_a_least_value(deployed, name):
     form = deployed[name].parameter_openapi_schema
     fields_ = [
@@ -137,18 +142,18 @@ def test_every_number_of_the_form_has_a_least_value(deployed, name):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("on-demand", {"dataset": "nope"}),
-        ("on-demand", {"recipe": "nope"}),
-        ("on-demand", {"seed": -1}),
-        ("on-demand", {"overrides": {"epochs": 0}}),
-        ("on-demand", {"overrides": {"epoch": 1}}),
-        ("on-demand", {"grid": {"rows": 21}}),
-        ("on-demand", {"image_size": "large"}),
-        ("incoming", {"device": "tpu"}),
-        ("incoming", {"drift": {"alarms_a_year": 0}}),
-        ("weekly", {"threshold": 1.5}),
-        ("weekly", {"rule": "none"}),
-        ("on-new-data", {"limits": {"min_new_rows": -1}}),
+        ("train/on-demand", {"dataset": "nope"}),
+        ("train/on-demand", {"recipe": "nope"}),
+        ("train/on-demand", {"seed": -1}),
+        ("train/on-demand", {"overrides": {"epochs": 0}}),
+        ("train/on-demand", {"overrides": {"epoch": 1}}),
+        ("train/on-demand", {"grid": {"rows": 21}}),
+        ("train/on-demand", {"image_size": "large"}),
+        ("ingest/incoming", {"device": "tpu"}),
+        ("ingest/incoming", {"drift": {"alarms_a_year": 0}}),
+        ("retrain/weekly", {"threshold": 1.5}),
+        ("retrain/weekly", {"rule": "none"}),
+        ("retrain/on-new-data", {"limits": {"min_new_rows": -1}}),
     ],
     ids=str,
 )
@@ -169,7 +174,7 @@ def test_forty_batches_ask_for_one_run_that_starts_after_all_of_them(deployed):
 
     from tasks.announce import batch_came_in
 
-    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployed["on-new-data"].id]))
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployed["retrain/on-new-data"].id]))
 
     def runs():
         with get_client(sync_client=True) as client:
@@ -199,7 +204,7 @@ def test_a_worker_completes_a_run_on_demand(deployed, prefect, root):
 
     with get_client(sync_client=True) as client:
         asked = client.create_flow_run_from_deployment(
-            deployed["on-demand"].id,
+            deployed["train/on-demand"].id,
             parameters={"dataset": "folder", "recipe": "post", "overrides": {"epochs": 2}},
         )
         prefect(
