@@ -34,6 +34,16 @@ OURS = (
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)
 
+#: The files that take longest, because they wait, the longest first: none is left for the end.
+LONGEST = (
+    "operation/test_failures",
+    "flows/test_crash",
+    "flows/test_ui",
+    "flows/test_alarms",
+    "flows/test_faults",
+    "operation/test_secrets",
+)
+
 PROJECT = Path(__file__).parent.parent
 FIXTURE = PROJECT / "tests" / "fixtures" / "mnist"
 
@@ -44,13 +54,24 @@ def pytest_addoption(parser):
     tiers.addoption("--all", action="store_true", help="Also what is slow")
 
 
-def pytest_xdist_auto_num_workers():
-    """One worker a core, but no crowd of Prefect servers on a large machine."""
-    return min(4, os.cpu_count() or 1)
+def pytest_xdist_auto_num_workers(config):
+    """One worker a core, and with --all one more: there is always a test that waits.
+
+    No more than four: each has a Prefect server.
+    """
+    return min(4, (os.cpu_count() or 1) + config.option.all)
+
+
+def start(item):
+    """The place of a test in the order of all: long files first, then those with slow tests."""
+    file = item.path.relative_to(PROJECT / "tests").with_suffix("").as_posix()
+    if file in LONGEST:
+        return LONGEST.index(file)
+    return len(LONGEST) + (item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Choose the tier; what is slow comes first."""
+    """Choose the tier, and the order."""
     chosen, left_out = [], []
     for item in items:
         slow = item.get_closest_marker("slow") is not None
@@ -60,7 +81,7 @@ def pytest_collection_modifyitems(config, items):
             wanted = config.option.all or not slow
         (chosen if wanted else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
-    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("slow") is None)
+    items[:] = sorted(chosen, key=start)
 
 
 @pytest.fixture(scope="session", autouse=True)

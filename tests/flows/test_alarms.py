@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -14,14 +16,25 @@ from prefect.states import Crashed, Running
 from flows.cli import automations
 from tests.conftest import PROJECT, CommandLine
 from tests.flows import pictures, prefect_server
+from tests.flows.digits import QUICK, new
 from tests.flows.prefect_server import until
-from tests.flows.test_retrain import QUICK, new, source  # noqa: F401
 from tests.flows.webhook import webhook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LONG = ("--recipe", "post", "--learning-rate", "0.3", "--epochs", "100000")
 LESS = ("--max-train-minutes-a-week", "0.001")
+#: The command line for many commands, which imports everything once.
+MANY = """
+import contextlib, io, json, sys
+from flows.cli.app import main
+
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
 #: The command line with a flow that may take a second.
 TIMED = """
 import sys
@@ -55,20 +68,39 @@ for _ in range(2):
 class Told:
     """A data root, the command line, and the messages that each command led to."""
 
-    def __init__(self, folder, address, source, hook):  # noqa: F811
+    def __init__(self, folder, address, source, hook):
         self.folder, self.hook = folder, hook
         self.line = CommandLine(PROJECT, address)
         self.line.environment |= {
             "RETRAIN_DATA": str(folder / "data"),
             "RETRAIN_SOURCE": str(source),
         }
+        self.many = subprocess.Popen(
+            [sys.executable, "-c", MANY],
+            cwd=PROJECT,
+            env=self.line.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def run(self, *arguments, code=0, script=None, count=1, **environment):
-        """Run a command; returns its messages, after a moment in which more of them could come."""
+        """Run a command; returns its messages, after a moment in which more of them could come.
+
+        One with a script or an environment of its own is a process of its own.
+        """
         before = len(self.hook.messages)
-        start = ("-c", script) if script else ("-m", "flows")
-        done = self.line.python(*start, *arguments, "--dataset", "folder", "--json", **environment)
-        assert done.returncode == code, done.stdout + done.stderr
+        command = [*map(str, arguments), "--dataset", "folder", "--json"]
+        if script or environment:
+            start = ("-c", script) if script else ("-m", "flows")
+            done = self.line.python(*start, *command, **environment)
+            given, said = done.returncode, done.stdout + done.stderr
+        else:
+            self.many.stdin.write(json.dumps(command) + "\n")
+            self.many.stdin.flush()
+            given, *said = json.loads(self.many.stdout.readline())
+        assert given == code, said
         until(lambda: len(self.hook.messages) >= before + count, 30)
         time.sleep(2)
         return self.hook.messages[before:]
@@ -128,13 +160,16 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory, source):  # noqa: F811
+def there(tmp_path_factory, source):
     folder = tmp_path_factory.mktemp("alarms")
     with prefect_server.running(folder / "home") as address, webhook() as hook:
         told = Told(folder, address, source, hook)
         hook.as_block()
-        assert "alarms     go to the block alarms" in told.line("deploy").stdout
-        yield told
+        try:
+            assert "alarms     go to the block alarms" in told.line("deploy").stdout
+            yield told
+        finally:
+            told.many.communicate(timeout=60)  # its input ends
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from artifacts.locks import lock
 from registry import backup, pointer
 from tests.flows import pictures
-from tests.flows.test_retrain import TEST, TRAIN, Root, digits, new
+from tests.flows.digits import Root, new
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +26,9 @@ def restored(folder, source, file):
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, server):
+def story(tmp_path_factory, source, server):
     told = SimpleNamespace()
     folder = tmp_path_factory.mktemp("backup")
-    images, labels = digits()
-    train, test = slice(0, TRAIN), slice(TRAIN, TRAIN + TEST)
-    source = pictures.write_source(
-        folder / "source", (images[train], labels[train]), (images[test], labels[test])
-    )
     during = folder / "during.tar"
     with pictures.data_root(folder / "data", source) as there, pytest.MonkeyPatch.context() as now:
         now.setenv("RETRAIN_QUIET_SECONDS", "0")

@@ -1,4 +1,4 @@
-"""prefect.yaml: what a deployment of it leaves on a server, and that a worker can run it."""
+"""prefect.yaml: what a deployment of it leaves on a server; tests/flows/test_ui.py runs them."""
 
 import time
 from dataclasses import fields
@@ -8,20 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import PROJECT, CommandLine
-
-
-@pytest.fixture(scope="module")
-def prefect(server):
-    """The prefect command in this project."""
-
-    def run(*arguments, **environment):
-        done = CommandLine(PROJECT, server).python(
-            "-m", "prefect", "--no-prompt", *arguments, **environment
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -196,23 +182,3 @@ def test_forty_batches_ask_for_one_run_that_starts_after_all_of_them(deployed):
     assert run.expected_start_time - start > window
     assert run.expected_start_time - start < 2 * window
     assert (run.parameters["dataset"], run.parameters["recipe"]) == ("mnist", "cnn")
-
-
-@pytest.mark.slow
-def test_a_worker_completes_a_run_on_demand(deployed, prefect, root):
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        asked = client.create_flow_run_from_deployment(
-            deployed["train/on-demand"].id,
-            parameters={"dataset": "folder", "recipe": "post", "overrides": {"epochs": 2}},
-        )
-        prefect(
-            *("worker", "start", "--pool", "local", "--run-once", "--limit", "1"),
-            RETRAIN_DATA=str(root),
-        )
-        run = client.read_flow_run(asked.id)
-    assert run.state.name == "Completed"
-    assert run.name == "folder post seed 0"
-    (report,) = root.glob("reports/*/report.json")
-    assert str(asked.id) in report.read_text()

@@ -8,13 +8,13 @@ import pytest
 from classifier.errors import ArgumentError
 from tasks.pace import Pace
 from tests.flows import pictures
-from tests.flows.test_retrain import QUICK, Root, new, source  # noqa: F401
+from tests.flows.digits import QUICK, Root, new
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def root(tmp_path, source, server):  # noqa: F811
+def root(tmp_path, source, server):
     with pictures.data_root(tmp_path / "data", source) as there:
         yield Root(there.folder)
 
@@ -49,9 +49,7 @@ def test_batches_of_a_row_wait_until_they_are_enough_and_are_one_training(root):
     assert root.retrain("--min-new-rows", "5")["state"] == "Unchanged"
 
 
-def test_new_rows_wait_but_another_recipe_and_a_retraction_do_not(root):
-    root.retrain()
-    root.add("good", *new(0, 20))
+def test_new_rows_wait_but_another_recipe_and_a_retraction_do_not(root, good):
     told = root("retrain", "--dataset", "folder", *QUICK, "--min-new-rows", "1000")
     assert "outcome    unchanged\n           20 rows are new since the last" in told.out
     waits = root.retrain("--min-new-rows", "1000")
@@ -65,41 +63,33 @@ def test_new_rows_wait_but_another_recipe_and_a_retraction_do_not(root):
     assert without["steps"]["train"] == "ran"
 
 
-def test_a_training_waits_until_the_interval_is_over(root):
-    root.retrain()
-    root.add("good", *new(0, 20))
+def test_a_training_waits_until_the_interval_is_over(root, good):
     early = root.retrain("--min-interval", "2")
     assert (early["outcome"], early["state"]) == ("unchanged", "TooSoon")
     age(root, 3)
     assert root.retrain("--min-interval", "2")["state"] != "TooSoon"
 
 
-def test_a_training_stops_when_its_time_is_spent_and_goes_on_in_the_next_run(root, monkeypatch):
-    from classifier.training import loop
-
-    monkeypatch.setattr(loop, "PROGRESS_INTERVAL", 0.0)
-
+def test_a_training_stops_when_its_time_is_spent_and_goes_on_in_the_next_run(root):
     def retrain(*options):
-        slow = ("--learning-rate", "0.3", "--epochs", "4000", "--device", "cpu")
+        slow = ("--learning-rate", "0.3", "--epochs", "500", "--device", "cpu")
         return root.json("retrain", "--recipe", "post", *slow, *options)
 
-    stopped = retrain("--max-train-minutes", "0.01")
+    stopped = retrain("--max-train-minutes", "0.001")
     assert (stopped["outcome"], stopped["state"]) == ("unchanged", "BudgetSpent")
     assert stopped["champion"] is None
     assert "goes on from there" in stopped["why"][0]
     there = (root.folder / "cache" / "checkpoints").rglob("*")
     (checkpoint,) = (path for path in there if path.is_file())
     first = checkpoint.stat().st_mtime_ns
-    retrain("--max-train-minutes", "0.01", "--min-new-rows", "1000", "--min-interval", "1000")
+    retrain("--max-train-minutes", "0.001", "--min-new-rows", "1000", "--min-interval", "1000")
     assert checkpoint.stat().st_mtime_ns > first
     assert [about["seconds"] > 0 for about in trainings(root)] == [True, True]
     done = retrain()
     assert (done["state"], done["resumed"]) == ("Promoted", True)
 
 
-def test_a_week_has_a_budget(root):
-    root.retrain()
-    root.add("good", *new(0, 20))
+def test_a_week_has_a_budget(root, good):
     (first,) = trainings(root)
     limit = str(first["seconds"] / 60 / 2)
     spent = root.retrain("--max-train-minutes-a-week", limit)
@@ -109,9 +99,7 @@ def test_a_week_has_a_budget(root):
     assert root.retrain("--max-train-minutes-a-week", "60")["state"] in {"Promoted", "Refused"}
 
 
-def test_what_is_trained_already_costs_nothing_and_waits_for_nothing(root):
-    root.retrain()
-    root.add("good", *new(0, 20))
+def test_what_is_trained_already_costs_nothing_and_waits_for_nothing(root, good):
     root.models("freeze", "--why", "holidays")
     assert root.retrain()["outcome"] == "refused"
     root.models("thaw", "--why", "back")

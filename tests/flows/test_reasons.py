@@ -17,8 +17,7 @@ def test_the_first_run_has_nothing_to_explain(root, flows):
     assert flows("cache", "explain").out.count("first run") == len(STEPS)
 
 
-def test_a_parameter_is_named_with_both_values_wherever_one_looks(root, flows):
-    run()
+def test_a_parameter_is_named_with_both_values_wherever_one_looks(root, trained, flows):
     result = run(overrides={"learning_rate": 0.5})
     assert ran(result) == {"train", "evaluate", "plot"}
     why = "recipe.learning_rate 0.8 -> 0.5"
@@ -34,10 +33,9 @@ def test_a_parameter_is_named_with_both_values_wherever_one_looks(root, flows):
     assert {step["step"]: step["why"] for step in asked["steps"]}["train"] == why
 
 
-def test_the_terminal_and_the_artifact_in_the_ui_say_it_too(root, flows):
+def test_the_terminal_and_the_artifact_in_the_ui_say_it_too(root, trained, flows):
     from prefect.client.orchestration import get_client
 
-    run()
     done = flows("train", "--dataset", "folder", "--recipe", "post", "--epochs", "3", "--seed", "4")
     assert done.code == 0
     assert "train runs: seed 0 -> 4" in done.err
@@ -48,28 +46,26 @@ def test_the_terminal_and_the_artifact_in_the_ui_say_it_too(root, flows):
     assert "| seed 0 -> 4 |" in report["data"]
 
 
-def test_an_input_that_is_another_is_named_with_both_digests(root):
-    first, second = run(), run(seed=1)
+def test_an_input_that_is_another_is_named_with_both_digests(root, trained):
+    first, second = trained, run(seed=1)
     old, new = (result["model"].rpartition("/")[2][:8] for result in (first, second))
     assert reasons()["evaluate"] == f"its model changed ({old}… -> {new}…)"
 
 
-def test_it_is_compared_with_the_record_that_was_used_last(root):
-    run()
+def test_it_is_compared_with_the_record_that_was_used_last(root, trained):
     run(seed=1)
     assert ran(run()) == set()
     run(seed=2)
     assert reasons()["train"] == "seed 0 -> 2"
 
 
-def test_what_is_missing_or_refreshed_is_named(root):
-    first = run()
+def test_what_is_missing_or_refreshed_is_named(root, trained):
     next(root.glob("cache/pictures/*/samples.png")).unlink()
     run()
     assert reasons() == {"plot": "samples.png is missing"}
-    shutil.rmtree(root / first["model"])
+    shutil.rmtree(root / trained["model"])
     run()
-    assert reasons() == {"train": f"models/{first['model'].rpartition('/')[2][:8]} is missing"}
+    assert reasons() == {"train": f"models/{trained['model'].rpartition('/')[2][:8]} is missing"}
     for record in root.glob("cache/records/evaluate/*/*"):
         if "." not in record.name:
             record.unlink()
@@ -79,10 +75,9 @@ def test_what_is_missing_or_refreshed_is_named(root):
     assert set(reasons().values()) == {"a refresh was requested"}
 
 
-def test_a_package_is_named_with_both_versions(root, monkeypatch):
+def test_a_package_is_named_with_both_versions(root, trained, monkeypatch):
     from importlib import metadata
 
-    run()
     real = metadata.version
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "version", lambda name: "2.99.0" if name == "torch" else real(name))

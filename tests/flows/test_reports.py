@@ -46,19 +46,18 @@ def test_the_page_shows_earlier_runs_on_the_same_test_rows_alone(root):
     assert f"{100 * first['test_accuracy']:.2f} %" in shown
 
 
-def test_the_index_has_the_failed_run_with_its_sentence(root, monkeypatch):
-    done = run()
+def test_the_index_has_the_failed_run_with_its_sentence(root, trained, monkeypatch):
     monkeypatch.setenv("RETRAIN_SOURCE", str(root / "nowhere"))
     with pytest.raises(Exception, match="nowhere"):
         run(refresh=True)
-    (failed,) = [path for path in (root / "reports").glob("2*") if path.name != done["run_id"]]
+    (failed,) = [path for path in (root / "reports").glob("2*") if path.name != trained["run_id"]]
     assert [path.name for path in failed.iterdir()] == ["log.txt"]
     page = root / "reports" / "index.html"
     assert f'href="{failed.name}/log.txt"' in page.read_text()
-    assert f'href="{done["run_id"]}/report.html"' in page.read_text()
+    assert f'href="{trained["run_id"]}/report.html"' in page.read_text()
     said = text_of(page)
     assert re.search(r"failed train folder .*nowhere", said)
-    assert f"trained {100 * done['test_accuracy']:.2f} % train folder post" in said
+    assert f"trained {100 * trained['test_accuracy']:.2f} % train folder post" in said
 
 
 def test_an_index_that_cannot_be_written_stops_no_run(root):

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from tests.conftest import project_copy
+
 pytestmark = pytest.mark.slow
 OPTIONS = (  # on a GPU no two trainings are equal to the byte
     *("train", "--dataset", "folder", "--recipe", "cnn", "--epochs", "60"),
@@ -16,9 +18,8 @@ OPTIONS = (  # on a GPU no two trainings are equal to the byte
 )
 
 
-@pytest.fixture
-def often(project):
-    """A project that writes a checkpoint many times a second."""
+def write_often(project):
+    """Have a project write a checkpoint many times a second."""
     checkpoints = project.folder / "classifier" / "training" / "checkpoints.py"
     text = checkpoints.read_text()
     checkpoints.write_text(text.replace("SECONDS = 30.0", "SECONDS = 0.05"))
@@ -26,14 +27,24 @@ def often(project):
     return project
 
 
+@pytest.fixture
+def often(project):
+    return write_often(project)
+
+
 def result(done):
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_killed_while_it_trains_a_new_run_ends_in_the_same_model(often):
-    data = {"RETRAIN_DATA": str(often.folder.parent / "whole")}
-    expected = result(often(*OPTIONS, **data))["model"]
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, server):
+    """The model of a training that was left alone."""
+    project = write_often(project_copy(tmp_path_factory.mktemp("whole") / "project", server))
+    return result(project(*OPTIONS))["model"]
+
+
+def test_killed_while_it_trains_a_new_run_ends_in_the_same_model(often, expected):
     root = often.folder.parent / "data"
     for delay in (0.0, 0.7):
         process = subprocess.Popen(
@@ -58,9 +69,8 @@ def test_killed_while_it_trains_a_new_run_ends_in_the_same_model(often):
     assert not list(root.glob("cache/checkpoints/*/*/*"))
 
 
-def test_a_training_that_fails_once_is_retried_from_its_checkpoint(often):
+def test_a_training_that_fails_once_is_retried_from_its_checkpoint(often, expected):
     """The network fails in its 100th step, once."""
-    expected = result(often(*OPTIONS, RETRAIN_DATA=str(often.folder.parent / "whole")))["model"]
     failing = (
         "import sys\n"
         "from classifier.training import state\n"

@@ -1,7 +1,4 @@
-"""Retraining: what is promoted, what is refused, and the way back. A story of real digits.
-
-The images are scikit-learn's 1,797 UCI digits of 8 x 8 pixels: enough test rows for the gate.
-"""
+"""Retraining: what is promoted, what is refused, and the way back. A story of real digits."""
 
 import json
 import os
@@ -15,61 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from artifacts import layout
 from registry import models, pointer
 from tasks.judge import STANDS_IN
 from tests.conftest import PROJECT
 from tests.flows import pictures
+from tests.flows.digits import QUICK, TEST, TRAIN, Root, digits, new
 
 pytestmark = pytest.mark.slow
-#: In full batches and small steps, a few more rows change few predictions.
-QUICK = (
-    *("--recipe", "post", "--learning-rate", "0.3", "--epochs", "100"),
-    *("--grid.rows", "1", "--grid.columns", "2"),
-)
-TRAIN, TEST = 750, 850  # published rows; the other 197 come in as new data
-
-
-def digits():
-    """UCI digits as uint8 images [1797, 8, 8] and labels."""
-    found = load_digits()
-    return (found.images * 255 / 16).round().astype(np.uint8), found.target.astype(np.uint8)
-
-
-def new(start, stop):
-    images, labels = digits()
-    rows = slice(TRAIN + TEST + start, TRAIN + TEST + stop)
-    return images[rows].copy(), labels[rows].copy()
-
-
-class Root(pictures.Root):
-    def retrain(self, *options, code=0):
-        return self.json("retrain", *QUICK, *options, code=code)
-
-    def models(self, command, *arguments, code=0):
-        return self.json("models", command, *arguments, code=code)
-
-    def add(self, name, images, labels):
-        path = pictures.as_table(self.folder.parent / f"{name}.parquet", images, labels)
-        return self.ingest(path)
-
-    def status(self):
-        return {row["model"]: row["status"] for row in self.models("list")}
-
-    def looks(self):
-        return [event for event in self.events() if event["kind"] == "look"]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    images, labels = digits()
-    return pictures.write_source(
-        tmp_path_factory.mktemp("uci"),
-        (images[:TRAIN], labels[:TRAIN]),
-        (images[TRAIN : TRAIN + TEST], labels[TRAIN : TRAIN + TEST]),
-    )
 
 
 @pytest.fixture
@@ -229,9 +180,7 @@ def test_the_report_says_what_was_decided(story):
 # Single faults.
 
 
-def test_a_frozen_champion_stays_and_the_same_model_is_judged_after_the_thaw(root):
-    first = root.retrain()
-    root.add("good", *new(0, 20))
+def test_a_frozen_champion_stays_and_the_same_model_is_judged_after_the_thaw(root, first, good):
     root.models("freeze", "--why", "holidays")
     frozen = root.retrain()
     assert frozen["outcome"] == "refused"
@@ -241,8 +190,7 @@ def test_a_frozen_champion_stays_and_the_same_model_is_judged_after_the_thaw(roo
     assert root.retrain()["outcome"] == "promoted"
 
 
-def test_the_best_clean_model_is_the_bar_where_the_champion_rests_on_a_retracted_batch(root):
-    first = root.retrain()
+def test_the_best_clean_model_is_the_bar_where_the_champion_rests_on_a_retracted_batch(root, first):
     images, labels = new(20, 150)
     root.add("poisoned", images, (labels + 1) % 10)
     root.data("accept", "poisoned", "--why", "x")
@@ -273,10 +221,8 @@ def test_an_earlier_champion_that_stands_in_is_called_so(root):
     assert "<div>Champion before</div>" not in page
 
 
-def test_what_people_decide_during_a_training_counts(root, monkeypatch):
+def test_what_people_decide_during_a_training_counts(root, first, good, monkeypatch):
     """A batch that is retracted then, and a promotion that is frozen."""
-    first = root.retrain()
-    root.add("good", *new(0, 20))
     from flows import steps
 
     real = steps.fitted
@@ -301,9 +247,7 @@ def test_what_people_decide_during_a_training_counts(root, monkeypatch):
     assert retracted["why"] == ["A batch on which it was trained was retracted meanwhile."]
 
 
-def test_what_people_replaced_by_hand_does_not_return_by_an_older_verdict(root):
-    first = root.retrain()
-    root.add("good", *new(0, 20))
+def test_what_people_replaced_by_hand_does_not_return_by_an_older_verdict(root, first, good):
     second = root.retrain()
     assert second["outcome"] == "promoted"
     root.models("promote", first["champion"], "--why", "it misbehaves", "--force")
@@ -326,8 +270,7 @@ def test_a_threshold_that_was_missed_answers_for_no_other_rule(root):
     assert root.retrain()["outcome"] == "promoted"
 
 
-def test_starting_from_the_champion_is_the_same_question(root):
-    first = root.retrain()
+def test_starting_from_the_champion_is_the_same_question(root, first):
     assert root.retrain("--from", "champion")["outcome"] == "unchanged"
     root.add("good", *new(0, 20))
     warm = root.retrain("--from", "champion")
@@ -342,9 +285,9 @@ def test_without_a_champion_there_is_nothing_to_start_from(root):
     assert "has no champion yet: `./run retrain --dataset folder`" in done.err
 
 
-def test_a_run_that_fails_after_the_promotion_leaves_the_champion_of_before(root, monkeypatch):
-    first = root.retrain()
-    root.add("good", *new(0, 20))
+def test_a_run_that_fails_after_the_promotion_leaves_the_champion_of_before(
+    root, first, good, monkeypatch
+):
     with monkeypatch.context() as patch:
         from reporting.report import Run
 
@@ -387,10 +330,8 @@ sys.exit(main(sys.argv[1:]))
     ],
 )
 def test_a_kill_during_a_promotion_leaves_a_complete_champion(
-    root, server, module, name, early, promoted
+    root, first, good, server, module, name, early, promoted
 ):
-    first = root.retrain()
-    root.add("good", *new(0, 20))
     done = subprocess.run(
         [
             *(sys.executable, "-c", KILLED.format(module=module, name=name, early=early)),
@@ -411,8 +352,7 @@ def test_a_kill_during_a_promotion_leaves_a_complete_champion(
     assert after["champion"] != first["champion"]
 
 
-def test_the_champion_survives_the_loss_of_the_cache(root):
-    first = root.retrain()
+def test_the_champion_survives_the_loss_of_the_cache(root, first):
     shutil.rmtree(root.folder / "cache")
     assert root("models", "list", "--verify", "--dataset", "folder").code == 0
     again = root.retrain()
@@ -420,9 +360,7 @@ def test_the_champion_survives_the_loss_of_the_cache(root):
     assert again["champion"] == first["champion"]
 
 
-def test_a_damaged_champion_is_a_sentence_and_nothing_replaces_it(root):
-    first = root.retrain()
-    root.add("good", *new(0, 20))
+def test_a_damaged_champion_is_a_sentence_and_nothing_replaces_it(root, first, good):
     weights = layout.permanent() / first["champion"] / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     done = root("retrain", "--dataset", "folder", *QUICK)

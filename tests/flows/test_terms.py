@@ -14,7 +14,7 @@ from torch import nn
 from artifacts.files import content_digest, file_stats
 from classifier import datasets
 from tests.flows import pictures
-from tests.flows.test_retrain import Root, source  # noqa: F401
+from tests.flows.digits import Root
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def declare(monkeypatch):
 
 
 @pytest.fixture
-def root(tmp_path, source, server):  # noqa: F811
+def root(tmp_path, source, server):
     with pictures.data_root(tmp_path / "data", source) as there:
         yield Root(there.folder)
 

@@ -38,8 +38,8 @@ def test_the_first_run_runs_every_step(root):
     assert "mean loss so far" in (report / "log.txt").read_text()
 
 
-def test_a_second_run_reuses_every_artifact(root):
-    first, second = run(), run()
+def test_a_second_run_reuses_every_artifact(root, trained):
+    first, second = trained, run()
     assert ran(second) == set()
     assert second["train_seconds"] is None
     differing = {name for name in first if first[name] != second[name]}
@@ -47,39 +47,34 @@ def test_a_second_run_reuses_every_artifact(root):
     assert first.keys() == second.keys()
 
 
-def test_without_its_parquet_only_normalise_runs(root):
-    run()
+def test_without_its_parquet_only_normalise_runs(root, trained):
     shutil.rmtree(the_file(root, "tables/*/train").parent)
     assert ran(run()) == {"normalise"}
     assert ran(run()) == set()
 
 
-def test_with_one_byte_of_the_model_flipped_only_train_runs(root):
-    first = run()
-    weights = root / first["model"] / "weights.safetensors"
+def test_with_one_byte_of_the_model_flipped_only_train_runs(root, trained):
+    weights = root / trained["model"] / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     second = run()
     assert ran(second) == {"train"}
-    assert second["model"] == first["model"]
+    assert second["model"] == trained["model"]
     assert ran(run()) == set()
 
 
-def test_another_learning_rate_trains_evaluates_and_plots(root):
-    run()
+def test_another_learning_rate_trains_evaluates_and_plots(root, trained):
     assert ran(run(overrides={"learning_rate": 0.5})) == {"train", "evaluate", "plot"}
 
 
-def test_another_seed_trains_evaluates_and_plots(root):
-    run()
+def test_another_seed_trains_evaluates_and_plots(root, trained):
     assert ran(run(seed=1)) == {"train", "evaluate", "plot"}
 
 
-def test_another_grid_only_plots(root):
+def test_another_grid_only_plots(root, trained):
     from tasks.plot import Grid
 
-    run()
     assert ran(run(grid=Grid(seed=1))) == {"plot"}
 
 
@@ -88,25 +83,23 @@ def test_another_device_runs_nothing(root):
     assert ran(run(device="cpu")) == set()
 
 
-def test_a_moved_data_root_runs_nothing(root, tmp_path, monkeypatch):
-    run()
+def test_a_moved_data_root_runs_nothing(root, trained, tmp_path, monkeypatch):
     root.rename(tmp_path / "elsewhere")
     monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "elsewhere"))
     assert ran(run()) == set()
     assert not root.exists()
 
 
-def test_a_moved_source_runs_nothing(root, tmp_path, monkeypatch):
+def test_a_moved_source_runs_nothing(root, trained, tmp_path, monkeypatch):
     from tests.conftest import FIXTURE
 
-    run()
     shutil.copytree(FIXTURE, tmp_path / "copy")
     monkeypatch.setenv("RETRAIN_SOURCE", str(tmp_path / "copy"))
     assert ran(run()) == set()
 
 
-def test_refresh_runs_everything_and_gives_the_same_artifacts(root):
-    first, second = run(), run(refresh=True)
+def test_refresh_runs_everything_and_gives_the_same_artifacts(root, trained):
+    first, second = trained, run(refresh=True)
     assert ran(second) == set(STEPS)
     assert second["model"] == first["model"]
 

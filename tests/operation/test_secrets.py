@@ -1,6 +1,7 @@
-"""Secrets in the environment and in a source's URL: no file, no database and no output has them.
+"""PostgreSQL as the server's database, and secrets: no file, database or output has them.
 
-Everything runs on a server with a password whose database has one too, so that both are in use.
+They are in the environment and in a source's URL. Everything runs on a server with a password whose
+database has one too, so that both are in use.
 """
 
 import json
@@ -130,3 +131,34 @@ def test_nothing_has_the_password_of_the_database(said, postgres):
 def test_the_reports_of_the_runs_are_there(said, ui):
     assert len(list(ui.data.glob("reports/*/report.json"))) == 4
     assert json.loads(next(ui.data.glob("reports/*/report.json")).read_text())
+
+
+# The database.
+
+
+@pytest.fixture(scope="module")
+def runs(said, postgres):
+    """The state of each flow run in the database, by its number."""
+    return dict(postgres.query(DATABASE, "SELECT id::text, state_type::text FROM flow_run"))
+
+
+def test_runs_and_their_artifacts_are_in_that_database(runs, ui, postgres):
+    kinds = "SELECT type FROM artifact WHERE flow_run_id::text = '{}'"
+    steps = "SELECT name FROM task_run WHERE flow_run_id::text = '{}'"
+    reports = [json.loads(path.read_text()) for path in ui.data.glob("reports/*/report.json")]
+    assert reports
+    for report in reports:
+        number = report["flow_run_id"]
+        assert runs[number] == "COMPLETED"
+        found = {kind for (kind,) in postgres.query(DATABASE, kinds.format(number))}
+        assert found >= {"markdown"}
+        assert len(postgres.query(DATABASE, steps.format(number))) >= len(report["steps"])
+
+
+def test_the_deployments_are_in_that_database(postgres, ui):
+    names = {name for (name,) in postgres.query(DATABASE, "SELECT name FROM deployment")}
+    assert {"on-demand", "incoming", "weekly", "on-new-data"} <= names
+
+
+def test_the_server_makes_no_sqlite_file(ui, said):
+    assert list(ui.home.rglob("*.db*")) == []

@@ -46,6 +46,7 @@ def start(*arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "epochs"), [("cnn", 80), ("best", 8)])
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(name, epochs, tmp_path):
     whole = start(name, "", epochs)

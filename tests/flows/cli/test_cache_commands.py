@@ -28,8 +28,8 @@ def next_second():
     time.sleep(1)
 
 
-def test_list_names_every_artifact_its_step_and_the_runs_that_used_it(flows):
-    first, second = run(), run(seed=1)
+def test_list_names_every_artifact_its_step_and_the_runs_that_used_it(flows, trained):
+    first, second = trained, run(seed=1)
     rows = found(flows("cache", "list", "--json"))
     assert len(rows) == 3 + 2 * 3
     of_model = {row["artifact"]: row for row in rows if row["made_by"] == ["train"]}
@@ -46,8 +46,7 @@ def test_list_names_every_artifact_its_step_and_the_runs_that_used_it(flows):
     assert "The limit is 20 GB (RETRAIN_CACHE_LIMIT)" in shown
 
 
-def test_the_next_run_computes_again_what_prune_removed(flows, root):
-    run()
+def test_the_next_run_computes_again_what_prune_removed(flows, root, trained):
     next_second()
     last = run(seed=1)
     gone = found(flows("cache", "prune", "--keep-runs", "1", "--dry-run", "--json"))
@@ -61,19 +60,17 @@ def test_the_next_run_computes_again_what_prune_removed(flows, root):
     assert ran(run()) == set(STEPS)
 
 
-def test_a_run_keeps_the_cache_to_its_limit(flows, root, monkeypatch):
-    first = run()
+def test_a_run_keeps_the_cache_to_its_limit(flows, root, trained, monkeypatch):
     monkeypatch.setenv("RETRAIN_CACHE_LIMIT", "100kB")
     next_second()
     second = run(seed=1)
-    assert not (root / first["model"]).exists()
+    assert not (root / trained["model"]).exists()
     assert (root / second["model"]).is_dir()  # what the run itself uses stays, limit or not
     assert "Cache limit exceeded" in (root / second["report"] / "log.txt").read_text()
     assert ran(run(seed=1)) == set()
 
 
-def test_verify_finds_no_damage_after_a_run(flows):
-    run()
+def test_verify_finds_no_damage_after_a_run(flows, trained):
     done = flows("cache", "verify")
     assert done.code == 0
     assert done.out == "Nothing is damaged.\n"
@@ -107,8 +104,7 @@ def test_lineage_of_a_picture_goes_down_to_the_source(flows, root):
         assert text in shown
 
 
-def test_lineage_of_a_run_shows_every_step_cached_ones_included(flows):
-    run()
+def test_lineage_of_a_run_shows_every_step_cached_ones_included(flows, trained):
     result = run(seed=1)
     answer = found(flows("cache", "lineage", result["run_id"], "--json"))
     assert answer["run"] == result["run_id"]
@@ -160,8 +156,7 @@ def test_help_lists_the_commands(flows):
         assert name in done.out
 
 
-def test_the_commands_load_neither_prefect_nor_torch(root):
-    run()
+def test_the_commands_load_neither_prefect_nor_torch(root, trained):
     script = (
         "import sys\n"
         "from flows.cli.app import main\n"

@@ -10,21 +10,16 @@ import pytest
 from PIL import Image
 
 from tests.flows import pictures
-from tests.flows.test_retrain import QUICK, TEST, TRAIN, Root, digits, new
+from tests.flows.digits import QUICK, TRAIN, Root, digits, new
 
 pytestmark = pytest.mark.slow
 FOLDER = ("--dataset", "folder")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, server):
+def root(tmp_path_factory, source, server):
     """A champion that rests on a batch."""
     folder = tmp_path_factory.mktemp("models")
-    images, labels = digits()
-    train, test = slice(0, TRAIN), slice(TRAIN, TRAIN + TEST)
-    source = pictures.write_source(
-        folder / "source", (images[train], labels[train]), (images[test], labels[test])
-    )
     with pictures.data_root(folder / "data", source) as there:
         root = Root(there.folder)
         root.add("good", *new(0, 20))
