@@ -85,6 +85,7 @@ class SharedLock:
         self._number = int.from_bytes(digest[:8], "big", signed=True)
         self._connection: Any = None
         self._held = False
+        self._place = ""  # of the database, as it may be shown
         self._process = 0  # that connected
         self._context = contextvars.copy_context()  # of the run that holds it
 
@@ -142,20 +143,20 @@ class SharedLock:
 
     async def _try(self, holder: str) -> bool:
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        url, place = _address()
+        url, self._place = _address()
         said = "it does not answer"
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._try_once(url, place, holder)
+                    return await self._try_once(url, holder)
             except _LOST as error:
                 self._drop()
                 said = one_line(str(error)) or said  # a time-out says nothing
                 if asyncio.get_running_loop().time() + RETRY_SECONDS > deadline:
-                    raise _AwayError(f"no PostgreSQL at {place} ({said})") from None
+                    raise _AwayError(f"no PostgreSQL at {self._place} ({said})") from None
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _try_once(self, url: str, place: str, holder: str) -> bool:
+    async def _try_once(self, url: str, holder: str) -> bool:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await _connect(url, holder)
@@ -170,14 +171,14 @@ class SharedLock:
             is_pooler = True
         except _LOST as error:
             if isinstance(error, ssl.SSLCertVerificationError):
-                raise _refused(place, error) from None
+                raise _refused(self._place, error) from None
             raise
         except asyncpg.PostgresError as error:
-            raise _refused(place, error) from None
+            raise _refused(self._place, error) from None
         if is_pooler:
             raise InputError(
-                f"{SETTING} leads to a connection pooler at {place}, such as PgBouncer, where a "
-                "lock may end before its time: name the PostgreSQL behind it."
+                f"{SETTING} leads to a connection pooler at {self._place}, such as PgBouncer, "
+                "where a lock may end before its time: name the PostgreSQL behind it."
             )
         self._held = bool(found["taken"])
         return self._held
@@ -204,16 +205,16 @@ class SharedLock:
         return one_line(found or "") or "another process"
 
     async def _close(self) -> None:
-        connection, self._connection, self._held = self._connection, None, False
-        if connection is None:
-            return
-        with suppress(*_LOST, asyncpg.PostgresError):
-            # A session that only ends has the lock for some milliseconds more.
-            await connection.fetchval(
-                "SELECT pg_advisory_unlock($1)", self._number, timeout=CLOSE_SECONDS
-            )
-            await connection.close(timeout=CLOSE_SECONDS)
-        connection.terminate()
+        if self._held and self._connection is not None:
+            try:
+                await self._connection.fetchval(
+                    "SELECT pg_advisory_unlock($1)", self._number, timeout=CLOSE_SECONDS
+                )
+                self._held = False
+                await self._connection.close(timeout=CLOSE_SECONDS)
+            except _LOST:
+                self._warn()
+        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection, self._held = self._connection, None, False
@@ -221,14 +222,18 @@ class SharedLock:
             connection.terminate()
 
     def _on_end(self, connection: Any) -> None:
-        """Warn where a held lock is lost: the loop calls this when a connection has ended."""
-        if self._held and connection is self._connection:
+        """Notice that a held lock is lost: the loop calls this when a connection has ended."""
+        if connection is self._connection:
+            self._warn()
+
+    def _warn(self) -> None:
+        if self._held:
             self._held = False
             self._context.run(
                 _log.warning,
                 "The connection to %s is lost, and with it a lock between machines. This run goes "
                 "on; another machine may compute the same, which costs time and does no harm.",
-                _address()[1],
+                self._place,
             )
 
 

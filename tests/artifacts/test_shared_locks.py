@@ -76,6 +76,11 @@ def sessions(postgres, database):
     )
 
 
+def someone_waits(postgres, database):
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = '{}' AND wait_event = 'advisory'"
+    return postgres.query(database, query.format(database))
+
+
 def end_session(postgres, database, name):
     pid = wait_until(lambda: sessions(postgres, database).get(name))
     assert postgres.query(database, f"SELECT pg_terminate_backend({pid})") == [(True,)]
@@ -202,6 +207,7 @@ def test_a_waiter_whose_connection_is_lost_takes_its_place_in_the_queue_again(
 def test_ctrl_c_ends_a_wait_and_leaves_the_queue(postgres, database, holder, elsewhere):
     waiter = elsewhere(HOLD)
     assert waiter.stdout.readline() == f"waiting for {who(holder.pid)}\n"
+    wait_until(lambda: someone_waits(postgres, database))
     waiter.send_signal(signal.SIGINT)
     _, said = waiter.communicate(timeout=10)
     assert said.splitlines()[-1] == "KeyboardInterrupt"
@@ -212,6 +218,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_queue(postgres, database, holder, els
 def test_a_killed_waiter_leaves_the_queue(postgres, database, holder, elsewhere):
     waiter = elsewhere(HOLD)
     assert waiter.stdout.readline() == f"waiting for {who(holder.pid)}\n"
+    wait_until(lambda: someone_waits(postgres, database))
     waiter.kill()
     wait_until(lambda: list(sessions(postgres, database)) == [who(holder.pid)], seconds=5)
 
@@ -243,12 +250,23 @@ def test_a_lock_travels_without_being_held_there_and_without_the_password(postgr
         assert postgres.password.encode() not in sent
         other = pickle.loads(sent)  # noqa: S301 - as Prefect sends a task
         assert not other.try_acquire()
-        assert not free_elsewhere()
+    assert other.try_acquire()
+    assert not free_elsewhere()
+    other.release()
     assert other.is_free()
 
 
+def test_who_takes_a_lock_again_does_not_wait_for_itself(postgres):
+    said = []
+    for _ in range(50):
+        held = shared_lock(NAME)
+        held.acquire("me", said.append)
+        held.release()
+    assert said == []
+
+
 def test_a_holder_is_told_in_63_bytes_of_plain_text(postgres, database, elsewhere):
-    script = HOLD.replace("the holder", "\\\\n\\\\x1b[31m\N{SNOWMAN}" + "x" * 100)
+    script = HOLD.replace("the holder", "\\\\0\\\\n\\\\x1b[31m\N{SNOWMAN}" + "x" * 100)
     holder = elsewhere(script.replace("\\\\", "\\"))
     assert holder.stdout.readline() == "held\n"
     waiting = Waiting()

@@ -128,6 +128,7 @@ def test_other_keys_do_not_wait(start, root):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # both train
 def test_on_two_machines_one_waits_for_the_other_and_says_so(start, root, postgres):
     postgres.create("same_key")
     shared = {"RETRAIN_LOCKS": postgres.address("same_key")}
