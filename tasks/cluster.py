@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import distributed
 import httpx
@@ -31,6 +31,7 @@ from classifier.errors import ArgumentError, InputError
 from reporting import log
 
 CONNECT_SECONDS, REACH_SECONDS, SEND_SECONDS = 10.0, 5.0, 10.0
+END_SECONDS = 1.0  # that a worker process has to end by itself
 TOPIC = "log-of-{}"  # of the events that carry the log lines of a flow run
 GPU = {"GPU": 1}  # what a training takes of a worker that declares GPUs
 #: Packages that scheduler and workers must have in the version of this process.
@@ -181,8 +182,8 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
 class _Nanny(distributed.Nanny):
     """Closes its worker at once: what had to be told is told, and Prefect's threads end late."""
 
-    async def close(self, timeout: float = 1, reason: str = "nanny-close") -> Literal["OK"]:
-        return await super().close(timeout=timeout, reason=reason)
+    async def kill(self, timeout: float = 1, reason: str = "nanny-kill") -> None:  # noqa: ASYNC109
+        await super().kill(timeout=min(timeout, END_SECONDS), reason=reason)
 
 
 def _environment(threads: str, gpu: str | None) -> dict[str, str]:

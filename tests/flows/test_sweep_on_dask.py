@@ -235,12 +235,10 @@ def test_workers_of_another_data_root_are_named(scheduler, root, tmp_path):
     from classifier.errors import InputError
 
     other = str(tmp_path / "elsewhere")
-    with (
-        dask_processes.worker(scheduler, tmp_path, RETRAIN_DATA=other),
-        pytest.raises(InputError, match="RETRAIN_DATA naming the folder"),
-    ):
+    with dask_processes.worker(scheduler, tmp_path, RETRAIN_DATA=other):
         arrived(scheduler, 1)
-        sweep(RATES, seeds="0", workers=0, dask=scheduler)
+        with pytest.raises(InputError, match="RETRAIN_DATA naming the folder"):
+            sweep(RATES, seeds="0", workers=0, dask=scheduler)
     assert not list(root.glob("cache/models/*"))
 
 
