@@ -106,7 +106,10 @@ def detach(handler: logging.Handler) -> None:
 
 
 class Forwarder(logging.Handler):
-    """Sends the lines of one run, as plain values, to the process that has its log."""
+    """Sends the lines of one run, as plain values, to the process that has its log.
+
+    Each begins with the name of its task run: those of several processes come in between.
+    """
 
     def __init__(self, flow_run_id: str, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -117,6 +120,7 @@ class Forwarder(logging.Handler):
         said_by = getattr(record, "flow_run_id", None) or _current_flow_run()
         if said_by != self.flow_run_id:
             return
+        task = getattr(record, "task_run_name", None)
         error = record.exc_info and logging.Formatter().formatException(record.exc_info)
         path = Path(record.pathname)
         own = path.relative_to(_PROJECT) if path.is_relative_to(_PROJECT) else path
@@ -125,7 +129,7 @@ class Forwarder(logging.Handler):
                 "name": record.name,
                 "levelno": record.levelno,
                 "levelname": record.levelname,
-                "msg": record.getMessage(),
+                "msg": f"{task}: {record.getMessage()}" if task else record.getMessage(),
                 "created": record.created,
                 "msecs": record.msecs,
                 "pathname": str(own),

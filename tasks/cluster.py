@@ -21,7 +21,7 @@ from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect_dask.task_runners import DaskTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 import artifacts.errors
 from artifacts import keys, layout, machine
@@ -31,6 +31,7 @@ from classifier.errors import ArgumentError, InputError
 from reporting import log
 
 CONNECT_SECONDS, REACH_SECONDS, SEND_SECONDS = 10.0, 5.0, 10.0
+END_SECONDS = 1.0  # that a worker process has to end by itself
 TOPIC = "log-of-{}"  # of the events that carry the log lines of a flow run
 GPU = {"GPU": 1}  # what a training takes of a worker that declares GPUs
 #: Packages that scheduler and workers must have in the version of this process.
@@ -38,7 +39,9 @@ ALIKE = ("dask", "distributed", "cloudpickle", "msgpack")
 #: A cluster of our own: no limit of memory, since a training's is none of Dask's data, and no
 #: second training that waits on a worker while another worker is idle.
 SETTINGS = {"distributed.scheduler.worker-saturation": 1.0, "distributed.comm.timeouts.connect": 60}
-HOW = "docs/many-machines.md has the command that starts a worker"
+#: Packages that scheduler and workers must be able to import.
+IMPORTED = ("prefect_dask", "tasks")
+HOW = "docs/many-machines.md has the command"
 
 T = TypeVar("T")
 
@@ -93,8 +96,10 @@ class Cluster:
                     f"RETRAIN_DATA naming the folder that is {layout.root()} here."
                 )
 
-    def run(self, calls: Iterable[tuple[Step[Any], tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
-        """Run the steps, and yield the number of each call that has ended, with its future.
+    def run(
+        self, calls: Iterable[tuple[Step[Any], tuple[Any, ...]]]
+    ) -> Iterator[tuple[int, Artifact | Exception]]:
+        """Run the steps, and yield the number of each that has ended, with its result or error.
 
         Raises:
             InputError: the scheduler went away.
@@ -114,8 +119,16 @@ class Cluster:
                     "from there."
                 )
             number = numbers.pop(done)
-            yield number, futures[number]
-            futures[number] = None  # or Dask would compute it again if its worker dies
+            result = _result(futures[number])
+            done.release()  # or Dask would compute it again if its worker dies
+            yield number, result
+
+
+def _result(future: PrefectDaskFuture[Artifact]) -> Artifact | Exception:
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - whoever asked decides
+        return error
 
 
 @contextmanager
@@ -137,7 +150,7 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
     threads = str(max(1, machine.threads() // min(workers, len(places))))
     specification = {
         number: {
-            "cls": distributed.Nanny,
+            "cls": _Nanny,
             "options": each
             | {"security": secret, "resources": {} if device == "cpu" else GPU}
             | {"env": _environment(threads, place)},
@@ -164,6 +177,13 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
         runner.client.wait_for_workers(len(specification))
         with _ready(runner, GPU if device != "cpu" else {}, "The local Dask cluster") as ready:
             yield ready
+
+
+class _Nanny(distributed.Nanny):
+    """Closes its worker at once: what had to be told is told, and Prefect's threads end late."""
+
+    async def kill(self, timeout: float = 1, reason: str = "nanny-kill") -> None:  # noqa: ASYNC109
+        await super().kill(timeout=min(timeout, END_SECONDS), reason=reason)
 
 
 def _environment(threads: str, gpu: str | None) -> dict[str, str]:
@@ -194,35 +214,46 @@ def remote(address: str, step: Step[Any], dataset: str, device: str) -> Iterator
             f"--dask is {address!r}: give the address of a scheduler, as tcp://host:8786."
         )
     with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
-        _connect(runner, address)
-        there = runner.client.scheduler_info(n_workers=-1)["workers"]
-        _check_versions(runner.client.get_versions(), address)
+        client = _connect(runner, address)
+        there = client.scheduler_info(n_workers=-1)["workers"]
         with_gpu = [name for name, worker in there.items() if worker["resources"].get("GPU")]
         resources = GPU if with_gpu and device != "cpu" else {}
         names = with_gpu if resources else list(there)
-        _check_workers(runner.client, {name: there[name] for name in names}, address)
+        _check_workers(client, {name: there[name] for name in names}, address)
         what = f"The Dask scheduler at {address}"
         with _ready(runner, resources, what, names) as ready:
             _check_code(ready, step, dataset)
             yield ready
 
 
-def _connect(runner: DaskTaskRunner, address: str) -> None:
-    remedy = "start it with `dask scheduler`, or leave --dask out to use this machine"
+def _connect(runner: DaskTaskRunner, address: str) -> distributed.Client:
+    """Return the client of a scheduler that answers and has workers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # said in a sentence
-            runner.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+            client = runner.client
+    except OSError as error:
+        raise InputError(
+            f"No Dask scheduler answers at {address}: start it with `dask scheduler`, or leave "
+            "--dask out to use this machine."
+        ) from error
+    _check_versions(client, address)
+    for package in IMPORTED:  # it unpickles what it hands to workers
+        found = client.run_on_scheduler(find_spec, package)  # type: ignore[no-untyped-call]
+        _check_import(f"The Dask scheduler at {address}", package, found)
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except distributed.TimeoutError as error:
         raise InputError(
             f"The Dask scheduler at {address} has no workers: start some; {HOW}."
         ) from error
-    except OSError as error:
-        raise InputError(f"No Dask scheduler answers at {address}: {remedy}.") from error
+    _check_versions(client, address)
+    return client
 
 
-def _check_versions(found: Mapping[str, Any], address: str) -> None:
+def _check_versions(client: distributed.Client, address: str) -> None:
     """Compare the versions of scheduler and workers with those of this process."""
+    found: Any = client.get_versions()
 
     def of(about: Mapping[str, Any]) -> dict[str, str]:
         python = ".".join(str(about["host"]["python"]).split(".")[:2])
@@ -241,22 +272,26 @@ def _check_versions(found: Mapping[str, Any], address: str) -> None:
             )
 
 
+def _check_import(what: str, package: str, found: Any) -> None:
+    if found is None and package == "tasks":
+        raise InputError(
+            f"{what} cannot import this project: start it with PYTHONPATH naming the project's "
+            f"folder; {HOW}."
+        )
+    if found is None:
+        raise InputError(
+            f"{what} cannot import {package.replace('_', '-')}: install requirements-scale.txt in "
+            f"its environment; {HOW}."
+        )
+
+
 def _check_workers(
     client: distributed.Client, there: Mapping[str, Mapping[str, Any]], address: str
 ) -> None:
     """Check what each worker is, before anything of this project is sent to it."""
-    names = list(there)
-    for package, remedy in (
-        ("torch", "install requirements-scale.txt in its environment"),
-        ("prefect_dask", "install requirements-scale.txt in its environment"),
-        ("tasks", "start it with PYTHONPATH naming the project's folder"),
-    ):
-        for name, found in client.run(find_spec, package, workers=names).items():
-            if found is None:
-                what = "this project" if package == "tasks" else package.replace("_", "-")
-                raise InputError(
-                    f"The Dask worker {name} of {address} cannot import {what}: {remedy}; {HOW}."
-                )
+    for package in ("torch", *IMPORTED):
+        for name, found in client.run(find_spec, package, workers=list(there)).items():
+            _check_import(f"The Dask worker {name} of {address}", package, found)
     for name, worker in there.items():
         if worker["nthreads"] != 1:
             raise InputError(

@@ -226,15 +226,14 @@ def _on_workers(
         progress.bar("trials") as in_terminal,
         progress.ui_progress("Trials of the sweep") as in_ui,
     ):
-        for done, (position, future) in enumerate(cluster.run(calls), 1):
+        for done, (position, found) in enumerate(cluster.run(calls), 1):
             trial = trials[numbers[position]]
-            try:
-                result = _succeeded(trial, future.result())
-            except Exception as error:  # noqa: BLE001 - the others go on
-                result = _failed(trial, error)
             in_terminal(done, len(numbers))
             in_ui(done, len(numbers))
-            yield numbers[position], result
+            if isinstance(found, Artifact):
+                yield numbers[position], _succeeded(trial, found)
+            else:
+                yield numbers[position], _failed(trial, found)
 
 
 def _named(trial: Trial) -> Any:

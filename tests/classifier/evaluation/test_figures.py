@@ -189,3 +189,21 @@ def test_a_class_that_the_published_rows_do_not_know_has_the_mean_image_of_the_b
         for name in row
         if (name, whose) != ("k", "usual")
     ]
+
+
+def test_strips_have_a_dot_a_trial_and_a_bar_at_the_mean_best_first():
+    figure = figures.strips(["rate=1", "rate=$2$"], [[0.75, 1.0], [0.5]])
+    (axes,) = figure.axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in dots] == [[0.75, 1.0], [0.5]]
+    assert [set(line.get_ydata()) for line in dots] == [{0}, {1}]
+    bars = [line for line in axes.lines if line.get_marker() != "o"]
+    assert [list(line.get_xdata()) for line in bars] == [[0.875] * 2, [0.5] * 2]
+    assert [text.get_text() for text in axes.texts] == ["87.50 %", "50.00 %"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is on top
+    figures.save(figure, io.BytesIO())
+
+
+def test_strips_show_the_best_recipes_alone_when_there_are_many():
+    figure = figures.strips([f"rate={row}" for row in range(50)], [[0.5]] * 50)
+    assert len(figure.axes[0].get_yticks()) == figures.MOST_RECIPES
