@@ -374,15 +374,28 @@ def test_the_processes_listen_on_the_loopback_interface_alone(table, ours):
     assert ours() == {}
 
 
+#: One epoch of 54,000 steps, in which the processes say nothing.
 PROGRAM = """
 import sys
 from pathlib import Path
-from classifier.data.parts import official
-from tests.classifier.training.test_distributed import LONG, fit
-def told(_):
-    print("trains", flush=True)
-fit(official(Path(sys.argv[1]), "train"), 2, LONG, progress_interval=0.1, on_progress=told)
+from classifier.data.parts import Table, official
+from classifier.training.checkpoints import Checkpoint
+from tests.classifier.training.test_distributed import RECIPE, fit
+table = Table(official(Path(sys.argv[1]), "train").parts * 100, classes=10)
+recipe = RECIPE.override({"epochs": 1, "batch": 1, "validation_rows": 0})
+checkpoint = Checkpoint(path=Path(sys.argv[2]), key="a", seconds=0.0)
+fit(table, 2, recipe, progress_interval=float("inf"), checkpoint=checkpoint)
 """
+
+
+def asking(table, checkpoint):
+    """A process that asks for such a training."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(table.parts[0].path.parents[1]), str(checkpoint)],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @LINUX
@@ -392,32 +405,22 @@ fit(official(Path(sys.argv[1]), "train"), 2, LONG, progress_interval=0.1, on_pro
 )
 def test_no_process_outlives_the_one_that_asked(number, table, ours, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    folder = table.parts[0].path.parents[1]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder)],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert parent.stdout.readline() == "trains\n"
+    parent = asking(table, tmp_path / "checkpoint")
+    while not (tmp_path / "checkpoint").exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
     assert len(ours()) == 4
     assert list(tmp_path.glob("training-*"))
     parent.send_signal(number)
-    parent.communicate()
-    assert left(ours, 60) == []
+    parent.wait()
+    assert left(ours, 30) == []
     if number == signal.SIGINT:  # the others leave it no time
         assert not list(tmp_path.glob("training-*"))
 
 
 @LINUX
-def test_no_process_outlives_a_parent_that_is_killed_while_they_start(table, ours):
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(table.parts[0].path.parents[1])],
-        cwd=PROJECT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def test_no_process_outlives_a_parent_that_is_killed_while_they_start(table, ours, tmp_path):
+    parent = asking(table, tmp_path / "checkpoint")
     while len(ours()) < 2:  # the launcher, which imports torch
         assert parent.poll() is None
         time.sleep(0.02)
