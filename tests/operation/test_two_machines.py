@@ -101,7 +101,7 @@ def test_the_second_machine_reuses_all_and_opens_only_what_it_shows(machines, s3
     assert "predictions.png" in b.here("pictures")
     before = len(s3.requests())
     assert b("train", *QUICK)["steps"] == CACHED
-    assert len(s3.requests()) - before < 5
+    assert len(s3.requests()) - before < 10  # news of the log, and the JSON that the report shows
 
 
 def test_a_machine_that_dies_while_training_leaves_its_checkpoint_to_the_other(
