@@ -51,7 +51,7 @@ def main() -> None:
         print(json.dumps(_plain(setting) if asked.way == "plain" else _sweep(setting, asked.way)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["RETRAIN_DATA"] = folder
+        os.environ |= {"RETRAIN_DATA": folder, "PREFECT_HOME": f"{folder}/prefect"}
         if asked.source:
             os.environ["RETRAIN_SOURCE"] = str(asked.source.resolve())
         _measure(setting, 1 if asked.quick else asked.rounds)

@@ -2,10 +2,11 @@
 
 import os
 import re
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -141,6 +142,7 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
         "nthreads": 1,
         "memory_limit": 0,
         "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",  # of a server that is there all the same
         "host": "127.0.0.1",
         "protocol": "tls",
         "silence_logs": "ERROR",
@@ -165,6 +167,7 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
             "protocol": "tls",
             "security": secret,
             "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
         },
     }
     with (
@@ -175,6 +178,7 @@ def local(workers: int, device: str) -> Iterator[Cluster]:
         DaskTaskRunner(cluster=cluster) as runner,
     ):
         runner.client.wait_for_workers(len(specification))
+        runner.client.register_plugin(_LeaveInterrupts())
         with _ready(runner, GPU if device != "cpu" else {}, "The local Dask cluster") as ready:
             yield ready
 
@@ -352,9 +356,17 @@ def _ready(
     try:
         yield Cluster(runner=runner, workers=names, resources=resources, what=what)
     finally:
-        if client.status == "running":
+        with suppress(Exception):  # a worker, or all, may be gone
             client.run(_send_all, on_error="ignore")
             client.unregister_worker_plugin(topic)  # type: ignore[no-untyped-call]
+
+
+class _LeaveInterrupts(distributed.WorkerPlugin):
+    """Leaves Ctrl-C in the terminal to the flow, which ends its workers."""
+
+    def setup(self, worker: distributed.Worker) -> None:  # noqa: ARG002 - Dask passes it
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Tell(distributed.WorkerPlugin):
