@@ -139,7 +139,7 @@ def test_what_one_promotes_is_in_use_on_both(machines):
 def test_two_retrainings_at_once_take_turns_and_both_machines_agree(machines):
     a, b = machines
     runs = [
-        one.start("retrain", *CNN, "--epochs", epochs, "--mode", "not-worse")
+        one.start("retrain", *CNN, "--epochs", epochs, "--rule", "not-worse")
         for one, epochs in ((a, "8"), (b, "9"))
     ]
     said = [process.communicate(timeout=500) for process in runs]
