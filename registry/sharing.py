@@ -83,6 +83,11 @@ def bring(*, now: bool = False) -> None:
     _brought[place] = time.monotonic()
 
 
+def expire() -> None:
+    """Let the next read bring the store up to date, as after a wait for another machine."""
+    _brought.clear()
+
+
 def _nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
     return RemoteAwayError(
         f"{error} Machines share data/store there, so nothing was decided: run the same command "

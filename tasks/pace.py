@@ -16,7 +16,7 @@ from artifacts.locks import shared_lock
 from artifacts.outcomes import outcomes
 from classifier.errors import BudgetSpentError
 from classifier.training.recipe import check_fields
-from registry import data, log
+from registry import data, log, sharing
 from registry.log import Event
 from tasks import champion
 from tasks.judge import Training
@@ -114,6 +114,7 @@ def alone(dataset: str) -> Iterator[None]:
     """Let one retraining of a dataset run at a time: what it found holds until it ends."""
     held, said = shared_lock(f"retrain/{dataset}"), get_run_logger()
     held.acquire(f"retrain of {dataset}", lambda who: said.info("retrain: waiting for %s", who))
+    sharing.expire()
     try:
         yield
     finally:
