@@ -1,5 +1,6 @@
 """Checkpoints: from which an interrupted training resumes. Safetensors, nothing pickled."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -62,6 +63,11 @@ class Checkpoint:
         finally:
             new.unlink(missing_ok=True)
         self.saved_at = time.monotonic()
+
+    def remove_unfinished(self) -> None:
+        """Remove what a process that was killed while it saved has left."""
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.tmp"):
+            left.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was saved; None, with a warning, if it is damaged or has another key."""

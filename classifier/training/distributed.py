@@ -98,7 +98,7 @@ def fit(
         folder = Path(name)
         job.write(folder)
         (folder / "initial.safetensors").write_bytes(serialised(storable(network.state_dict())))
-        with _launched(folder, size) as launcher:
+        with _launched(folder, size, checkpoint) as launcher:
             for message in _messages(launcher):
                 if "loss" in message:
                     _add(history, message)
@@ -119,7 +119,9 @@ def fit(
 
 
 @contextmanager
-def _launched(folder: Path, size: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _launched(
+    folder: Path, size: int, checkpoint: Checkpoint | None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run the processes for the block, in sessions of their own; none of them outlives it."""
     loopback = next((n for _, n in socket.if_nameindex() if n.startswith("lo")), "lo")
     environment = os.environ | {
@@ -147,6 +149,8 @@ def _launched(folder: Path, size: int) -> Iterator["subprocess.Popen[bytes]"]:
         yield launcher
     finally:
         _end(launcher)
+        if checkpoint:
+            checkpoint.remove_unfinished()
 
 
 def _end(launcher: "subprocess.Popen[bytes]") -> None:
