@@ -293,3 +293,17 @@ def test_local_workers_are_reached_on_loopback_and_with_their_certificate_alone(
             if one.status == psutil.CONN_LISTEN
         ]
         assert set(listening) == {"127.0.0.1"}
+
+
+def test_workers_with_another_data_root_share_a_bucket(scheduler, root, tmp_path, bucket):
+    """What they need they bring from there, and what they train is read from there."""
+    other = tmp_path / "elsewhere"
+    with dask_processes.worker(scheduler, tmp_path, RETRAIN_DATA=str(other)):
+        arrived(scheduler, 1)
+        result = sweep(RATES, seeds="0", workers=0, dask=scheduler)
+    assert [trial["why"] for trial in result["trials"]] == [None, None]
+    assert not list(root.glob("cache/models/*/weights.safetensors"))
+    assert len(list(other.glob("cache/models/*/weights.safetensors"))) == 2
+    again = sweep(RATES, seeds="0", workers=1)
+    assert trained(again) == set()
+    assert again["best"] == result["best"]
