@@ -42,10 +42,11 @@ def open_split(manifest: Artifact, split: str) -> "tuple[Manifest, Table]":
         if entry.split != split:
             continue
         artifact = Artifact(kind=entry.kind, digest=entry.digest, size=0)
+        folder = artifact.path  # its files come, where they are in the remote alone
         if damage := find_damage(artifact):
             remedy = "restore it from a backup, or retract the batch"
             if entry.kind == "tables":
                 remedy = "`./run train` makes it again"
-            raise InputError(f"{artifact.path} cannot be read ({damage}): {remedy}.")
-        parts.append(entry.part(artifact.path))
+            raise InputError(f"{folder} cannot be read ({damage}): {remedy}.")
+        parts.append(entry.part(folder))
     return about, Table(parts, classes=about.classes)
