@@ -28,13 +28,15 @@ def running(folder, **more):
         "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": BUFFER,
         **more,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         address = f"http://127.0.0.1:{port}/api"
         until(lambda: process.poll() is not None or answers(address), 120)
