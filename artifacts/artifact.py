@@ -198,9 +198,9 @@ def fetch(artifact: Artifact, *, permanent: bool = False) -> None:
         return
     with draft(artifact.kind, permanent=permanent) as new:
         new.discard()
-        shared.download(artifact.name, wanted, new.folder)
+        stats = shared.download(artifact.name, wanted, new.folder)
         top = layout.permanent() if permanent else layout.cache()
-        _place(new.folder, top / artifact.name, artifact, file_stats(new.folder, {}))
+        _place(new.folder, top / artifact.name, artifact, stats)
 
 
 def keep(artifact: Artifact) -> Artifact:

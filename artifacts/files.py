@@ -35,12 +35,18 @@ def file_stats(folder: Path, known: Mapping[str, FileStats]) -> dict[str, FileSt
     """
     found = {}
     for path in files(folder):
-        stat = path.stat()
-        seen = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        now = stats_from(path.stat(), "")
         name = path.relative_to(folder).as_posix()
         before = known.get(name)
-        found[name] = before if before and before[:3] == seen else FileStats(*seen, sha256(path))
+        found[name] = (
+            before if before and before[:3] == now[:3] else now._replace(sha256=sha256(path))
+        )
     return found
+
+
+def stats_from(stat: os.stat_result, digest: str) -> FileStats:
+    """Return the stats of a file with that SHA-256."""
+    return FileStats(stat.st_size, stat.st_mtime_ns, stat.st_ino, digest)
 
 
 def files(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from artifacts import remote
 from artifacts.errors import InputError
-from artifacts.files import FileStats, content_digest, sha256, write_atomically
+from artifacts.files import FileStats, content_digest, stats_from, write_atomically
 from artifacts.remote import Remote, RemoteAwayError
 
 AT_ONCE = 8  # requests for files
@@ -122,8 +122,11 @@ def _damaged(there: Remote, name: str) -> Path:
     return there.folder / "damaged" / name
 
 
-def download(name: str, index: Index, folder: Path) -> None:
+def download(name: str, index: Index, folder: Path) -> dict[str, FileStats]:
     """Write the files of an artifact into the folder, each compared with the index as it arrives.
+
+    Returns:
+        The stats of the files.
 
     Raises:
         RemoteAwayError: the remote does not answer.
@@ -143,6 +146,7 @@ def download(name: str, index: Index, folder: Path) -> None:
         ) from None
     if bad:
         raise _refuse(there, name, bad)
+    return {path: stats_from((folder / path).stat(), digest) for path, (digest, _) in index.items()}
 
 
 def _refuse(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
@@ -180,7 +184,7 @@ def _read(there: Remote, name: str, path: str, digest: str) -> bytes:
 def _download(there: Remote, name: str, path: str, about: tuple[str, int], folder: Path) -> bool:
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    return there.download(f"artifacts/{name}/{path}", file) and sha256(file) == about[0]
+    return there.download(f"artifacts/{name}/{path}", file) == about[0]
 
 
 def upload(name: str, folder: Path, index: Index) -> None:
