@@ -1,5 +1,6 @@
 """The sweep flow: many trainings, and which recipe is best by its validation rows."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ from cyclopts import Parameter
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Failed
 from pydantic import Field
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tasks.cluster import Cluster
 
 TIME_LIMIT = 24 * 3600  # seconds
+#: The scheduler that runs of a deployment may name; from a terminal, any.
+SCHEDULER = "RETRAIN_DASK"
 
 Choices = Annotated[list[str] | None, Parameter(name="--set", negative="")]
 Draws = Annotated[int | None, Field(ge=1)]
@@ -79,7 +82,8 @@ def sweep(
         image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
         challenge: Let the best model challenge the champion, as retrain does
         workers: Local trainings at a time; 0 for as many as the machine has cores, or GPUs
-        dask: Address of a Dask scheduler, as tcp://host:8786, whose workers train instead
+        dask: Address of a Dask scheduler, as tcp://host:8786, whose workers train instead; from a
+            deployment only the one that RETRAIN_DASK names
         refresh: Run every step, cached or not
         dry_run: Only say which steps would run, and why
     """
@@ -127,7 +131,7 @@ def _check(asked: Sweep, *, challenge: bool, workers: int, dask: str | None) -> 
 
     Raises:
         ArgumentError: they do not.
-        InputError: Dask is not installed.
+        InputError: Dask is not installed, or whoever asked may not choose its scheduler.
     """
     if challenge and (asked.limit or asked.only_base):
         raise ArgumentError(
@@ -139,6 +143,11 @@ def _check(asked: Sweep, *, challenge: bool, workers: int, dask: str | None) -> 
         )
     if dask is not None and find_spec("prefect_dask") is None:
         raise InputError("--dask needs the extra `scale`: set RETRAIN_EXTRAS=scale, and try again.")
+    if dask is not None and deployment.id and dask != os.environ.get(SCHEDULER):
+        raise InputError(
+            f"A run of a deployment may name no Dask scheduler but that of {SCHEDULER}: what "
+            f"comes from there is run. Set {SCHEDULER} where the worker starts, or leave dask out."
+        )
 
 
 def _connected(

@@ -30,6 +30,7 @@ OURS = (
     "RETRAIN_KEEP_REPORTS",
     "RETRAIN_REMOTE",
     "RETRAIN_LOCKS",
+    "RETRAIN_DASK",
 )
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", *OURS):
     os.environ.pop(name, None)

@@ -185,6 +185,22 @@ def test_bad_input_is_one_sentence_before_anything_is_fetched(root, flows, optio
     assert not root.exists()
 
 
+def test_a_run_of_a_deployment_takes_only_the_scheduler_that_its_worker_allows(monkeypatch):
+    from classifier.errors import InputError
+
+    def refused(sentence):
+        with pytest.raises(InputError, match=sentence):
+            sweep(RATES, workers=0, dask="tcp://127.0.0.1:9")
+
+    refused("No Dask scheduler answers")
+    monkeypatch.setattr("prefect.runtime.deployment.id", "one", raising=False)
+    refused("Set RETRAIN_DASK where the worker starts")
+    monkeypatch.setenv("RETRAIN_DASK", "tcp://127.0.0.1:10")
+    refused("Set RETRAIN_DASK where the worker starts")
+    monkeypatch.setenv("RETRAIN_DASK", "tcp://127.0.0.1:9")
+    refused("No Dask scheduler answers")
+
+
 def test_the_best_model_can_challenge_the_champion(root, flows):
     asked = ("sweep", "--dataset", "folder", "--recipe", "cnn", "--epochs", "3", "--seeds", "0..1")
     done = flows(*asked, "--workers", "1", "--challenge", "--json")

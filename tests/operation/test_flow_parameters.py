@@ -19,7 +19,7 @@ FREE = {
     "sweep.overrides.network",
     "sweep.choices",
     "sweep.seeds",
-    "sweep.dask",  # an address: docs/security.md
+    "sweep.dask",  # an address, which the process allows
 }
 
 
