@@ -4,6 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -175,12 +176,11 @@ def prune(
     there = named()
     there.put("clock", b"")
     now = max(each.modified for each in there.find("") if each.name == "clock")
-    going, needed = [], set(kept)
+    going, staying = [], []
     for each in there.find("records"):
-        if each.modified < now - older_than:
-            going.append(each)
-        else:
-            needed |= _named_by(there, each)
+        (going if each.modified < now - older_than else staying).append(each)
+    with ThreadPoolExecutor(shared.AT_ONCE) as pool:
+        needed = set(kept).union(*pool.map(lambda each: _named_by(there, each), staying))
     by_artifact: dict[str, list[Stat]] = defaultdict(list)
     for each in there.find("artifacts"):
         by_artifact["/".join(each.name.removesuffix(".json").split("/")[1:3])].append(each)
@@ -200,6 +200,7 @@ def prune(
 
 
 def _named_by(there: Remote, record: Stat) -> set[str]:
+    """Return the name of the artifact that the record names; nothing where it is damaged."""
     try:
         found = sharing.read_remote(there, record.name.removeprefix("records/"))
     except RemoteDamageError:

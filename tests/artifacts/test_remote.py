@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -438,21 +438,29 @@ def test_a_bucket_of_another_format(machines, bucket):
         sharing.begin()
 
 
-def test_a_remote_that_refuses_access(machines, monkeypatch, refusing):
+@pytest.mark.parametrize(
+    ("refusing", "sentence"),
+    [
+        ("InvalidAccessKeyId", r"refuses access \(InvalidAccessKeyId\)"),
+        ("RequestTimeTooSkewed", "refuses the clock of this machine: set it right"),
+    ],
+    indirect=["refusing"],
+)
+def test_a_remote_that_refuses_says_what_to_put_right(machines, monkeypatch, refusing, sentence):
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
-    with pytest.raises(RemoteError, match=r"refuses access \(InvalidAccessKeyId\)") as caught:
+    with pytest.raises(RemoteError, match=sentence) as caught:
         sharing.begin()
     assert "the-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
-def refusing():
-    """Address of a server that answers as S3 does to a wrong key."""
+def refusing(request):
+    """Address of a server that answers every request with that error of S3."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self):
-            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>no</Message></Error>"
+            body = f"<Error><Code>{request.param}</Code><Message>no</Message></Error>".encode()
             self.send_response(403)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -466,6 +474,23 @@ def refusing():
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def test_a_full_disk_while_files_arrive_is_one_sentence_and_leaves_nothing(toys, machines):
+    machines.on("a")
+    toys.direct()
+    root = machines.on("b")
+    numbers = toys.direct()[0].artifact
+    code = (
+        "import resource; from artifacts.artifact import Artifact; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, resource.RLIM_INFINITY)); "
+        f"Artifact(**{asdict(numbers)}).path"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"InputError: Cannot write to {root}" in done.stderr
+    assert files_here() == []
+    assert not list(layout.staging().glob("*"))
+    assert (numbers.path / "numbers.json").exists()
 
 
 def test_no_secret_is_written_anywhere(toys, machines, bucket, caplog):

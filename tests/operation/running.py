@@ -180,10 +180,9 @@ class Operation:
         """Send a request to the server, and return its answer."""
         deadline = time.monotonic() + 60
         while True:
-            answer = httpx.request(method, f"{self.api}/{path}", timeout=30, json=body or None)
-            busy = (
-                answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-            )  # SQLite is: clients repeat
+            # It waits for SQLite for up to 60 s, and then says that it is busy: clients repeat.
+            answer = httpx.request(method, f"{self.api}/{path}", timeout=90, json=body or None)
+            busy = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
             if not busy or time.monotonic() > deadline:
                 break
             time.sleep(1)

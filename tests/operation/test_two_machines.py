@@ -65,11 +65,11 @@ def machines(s3, postgres, address, tmp_path_factory):
     """Two machines, whose trainings write a checkpoint often."""
     folder = tmp_path_factory.mktemp("machines")
     database = postgres.create("prefect_of_two")
+    postgres.create("locks_of_two")
     remote = s3.environment | {
         "RETRAIN_REMOTE": address,
-        "RETRAIN_LOCKS": postgres.address("locks"),
+        "RETRAIN_LOCKS": postgres.address("locks_of_two"),
     }
-    postgres.create("locks")
     connection = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     with running(folder / "prefect", **connection) as server:
         project = project_copy(folder / "project", server)
