@@ -48,15 +48,20 @@ _NO_CREDENTIALS = (
     "There are no credentials for {}: set them in the environment, as the tools of the provider "
     "read them."
 )
+_REGION = "{}: the bucket lies in another region: set AWS_REGION to that."
 #: What errors of the providers contain, and what it means.
 _CODES = {
     "NoSuchBucket": _NO_BUCKET,
     "ContainerNotFound": _NO_BUCKET,
     "bucket does not exist": _NO_BUCKET,
     "RequestTimeTooSkewed": "{} refuses the clock of this machine: set it right.",
+    "incorrectly configured region": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
     "169.254.169.254": _NO_CREDENTIALS,  # where a client looks last
     "metadata.google": _NO_CREDENTIALS,
 }
+#: Errors by which a provider refuses credentials, whatever its status.
+_REFUSALS = ("InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "Forbidden")
 _REASONS = {"timed out": "no answer in time", "error sending request": "no connection"}
 _log = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class Remote:
         self._away_since = float("-inf")
         self._away = ""
         self.checked = False
-        self.said = ""  # the last warning that it is away
+        self.said = ""  # why the last warning was given
 
     @property
     def folder(self) -> Path:
@@ -199,7 +204,7 @@ class Remote:
             FileNotFoundError,
         )
         try:
-            mode: Any = "create" if tag is None else {"e_tag": tag}
+            mode: Any = "create" if tag is None else self._version(name, tag)
             return str(obstore.put(self._small, name, content, mode=mode)["e_tag"])
         except lost as error:
             self._check_bucket(error)
@@ -233,13 +238,13 @@ class Remote:
         digest = hashlib.sha256()
         try:
             found = obstore.get(self._large, name)
-            with path.open("wb") as file:
-                for piece in found.stream(min_chunk_size=CHUNK):
-                    digest.update(piece)
-                    file.write(piece)
         except FileNotFoundError as error:
             self._check_bucket(error)
             return None
+        with path.open("wb") as file:
+            for piece in found.stream(min_chunk_size=CHUNK):
+                digest.update(piece)
+                file.write(piece)
         return digest.hexdigest()
 
     @_explained
@@ -261,8 +266,15 @@ class Remote:
         """Remove these objects; those that are not there do not matter."""
         import obstore
 
-        if wanted := list(names):
+        if not (wanted := list(names)):
+            return
+        try:
             obstore.delete(self._large, wanted)
+        except FileNotFoundError as error:  # from Google and Azure
+            self._check_bucket(error)
+            for name in wanted:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._large, name)
 
     @cached_property
     def _small(self) -> "ObjectStore":
@@ -271,6 +283,22 @@ class Remote:
     @cached_property
     def _large(self) -> "ObjectStore":
         return _open(self.address, _LARGE, seconds=120)
+
+    def _version(self, name: str, tag: str) -> dict[str, str]:
+        """Return what names the version of an object that is replaced; Google wants a number.
+
+        Raises:
+            FileNotFoundError: there is none.
+            PreconditionError: it has another ETag.
+        """
+        import obstore
+
+        if not self.address.startswith("gs:"):
+            return {"e_tag": tag}
+        found = obstore.head(self._small, name)
+        if found["e_tag"] != tag:
+            raise obstore.exceptions.PreconditionError(f"{name} was replaced")
+        return {"e_tag": tag, "version": str(found["version"])}
 
     def _check_bucket(self, error: Exception) -> None:
         if any(code in str(error) for code in _CODES):
@@ -288,7 +316,7 @@ class Remote:
             obstore.exceptions.PermissionDeniedError,
             obstore.exceptions.UnauthenticatedError,
         )
-        if isinstance(error, denied) or "InvalidAccessKeyId" in text or "Forbidden" in text:
+        if isinstance(error, denied) or any(code in text for code in _REFUSALS):
             return RemoteError(
                 f"{self.address} refuses access{_code(text)}: check the credentials in the "
                 "environment, and their rights to list, read and write below this prefix."
@@ -327,21 +355,24 @@ def _open(address: str, times: dict[str, Any], *, seconds: int) -> "ObjectStore"
             "backoff": {"init_backoff": timedelta(milliseconds=100), "base": 2.0},
         },
     }
-    if urlsplit(address).scheme == "s3" and (provider := _profile()):
+    if urlsplit(address).scheme == "s3" and (provider := _profile(address)):
         options["credential_provider"] = provider
     return from_url(address, **options)
 
 
-def _profile() -> Any:
+def _profile(address: str) -> Any:
     """Return the credentials of boto3 where the environment names none: profiles and roles."""
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return None
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider()
     except ValueError:  # it found none: the store itself knows more ways, and says so
         return None
+    except BotoCoreError as error:  # as where there is no such profile
+        raise RemoteError(f"{address}: {one_line(str(error)).rstrip('.')}.") from error
 
 
 def _code(text: str) -> str:
@@ -392,9 +423,9 @@ def current() -> Remote | None:
 
 
 def warn(error: InputError, what: str) -> None:
-    """Warn that something was not done remotely; once, while the remote is away."""
+    """Warn that something was not done remotely; once, as long as it is for the same reason."""
     remote = current()
-    if remote is not None and isinstance(error, RemoteAwayError):
+    if remote is not None:
         if remote.said == str(error):
             return
         remote.said = str(error)
