@@ -64,7 +64,7 @@ class Forecast:
         components = rule.components(arguments)
         key = rule.key(components, arguments)
         found = records.read(key)
-        if isinstance(found, str) and (shared := sharing.look(key)):
+        if not self.refresh and isinstance(found, str) and (shared := sharing.look(key)):
             return Expectation(step=rule.step, outcome="cached", artifact=shared[0], why=None)
         if isinstance(found, str):
             there = records.path_of(key).exists()

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from artifacts import remote
+from artifacts import layout, remote
 from artifacts.errors import InputError
 from artifacts.files import FileStats, content_digest, stats_from, write_atomically
 from artifacts.remote import Remote, RemoteAwayError
@@ -109,9 +109,18 @@ def forget(name: str) -> None:
 
 
 def is_damaged(name: str) -> bool:
-    """Return whether the artifact was found damaged in the remote, and not written anew since."""
+    """Return whether the artifact was found damaged in the remote, and not written anew since.
+
+    Raises:
+        InputError: the remote does not answer, or refuses.
+    """
     there = remote.current()
-    return there is not None and _damaged(there, name).exists()
+    if there is None or not _damaged(there, name).exists():
+        return False
+    if there.get(f"artifacts/{name}.json") is None:
+        return True
+    _damaged(there, name).unlink(missing_ok=True)
+    return False
 
 
 def _note(there: Remote, name: str) -> Path:
@@ -130,8 +139,8 @@ def download(name: str, index: Index, folder: Path) -> dict[str, FileStats]:
 
     Raises:
         RemoteAwayError: the remote does not answer.
-        RemoteDamageError: files are missing or damaged there. They are never asked for again, so
-            that the next run computes the artifact, and writes it anew.
+        RemoteDamageError: files are missing or damaged there. They are not asked for again until
+            somebody writes them anew, so that the next run computes the artifact.
     """
     there = remote.current()
     assert there is not None  # noqa: S101 - whoever has an index has a remote
@@ -152,12 +161,32 @@ def download(name: str, index: Index, folder: Path) -> dict[str, FileStats]:
 def _refuse(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
     write_atomically(_damaged(there, name), "")
     forget(name)
+    if there.get(f"artifacts/{name}.json") is None:
+        _forget_what_is_gone(there)
+        return RemoteDamageError(
+            f"{name[:-56]} is no longer in {there.address}: run the same command again to compute "
+            "it."
+        )
     there.delete([f"artifacts/{name}.json"])
     return RemoteDamageError(
         f"{', '.join(bad)} of {name[:-56]} {'is' if len(bad) == 1 else 'are'} damaged in "
         f"{there.address}: it no longer counts. Run the same command again to compute it, or "
         "`./run cache push` on a machine that has it."
     )
+
+
+def _forget_what_is_gone(there: Remote) -> None:
+    """Forget all that the remote no longer has, so that one run computes all of it."""
+    left = names(there)
+    for known in (there.folder / "artifacts").glob("*/*.json"):
+        if f"{known.parent.name}/{known.stem}" not in left:
+            known.unlink(missing_ok=True)
+
+
+def names(there: Remote) -> set[str]:
+    """Return the names of the artifacts that the remote has whole."""
+    found = (layout.ARTIFACT_NAME.fullmatch(each.name[10:-5]) for each in there.find("artifacts"))
+    return {match[0] for match in found if match}
 
 
 def read(name: str, path: str) -> bytes | None:
@@ -194,8 +223,9 @@ def upload(name: str, folder: Path, index: Index) -> None:
         InputError: the remote does not answer, or refuses.
     """
     there = remote.current()
-    if there is None or _note(there, name).exists():
+    if there is None:
         return
+    # Whatever is noted here: another machine may have removed it since.
     if there.get(f"artifacts/{name}.json") is None:
         for _ in _in_parallel(_upload, there, name, index, folder):
             pass

@@ -55,13 +55,12 @@ def look(key: str) -> tuple[Artifact, KeyComponents, Index] | None:
         return None
     try:
         found = read_remote(there, key)
+        return None if found is None or shared.is_damaged(found[0].name) else found
     except RemoteDamageError as error:
         remote.warn(error, "It does not count.")
-        return None
     except InputError as error:
         remote.warn(error, "This run goes on with what is here.")
-        return None
-    return None if found is None or shared.is_damaged(found[0].name) else found
+    return None
 
 
 def read_remote(there: Remote, key: str) -> tuple[Artifact, KeyComponents, Index] | None:
@@ -192,9 +191,10 @@ def scratch(key: str) -> Iterator[None]:
         last = False
         while not last:
             last = ended.wait(SCRATCH_SECONDS)
-            if (changed := _changed(key)) and changed != sent and not there.is_away:
+            changed = _changed(key)
+            wanted = changed is not None and changed != sent and not (last and there.is_away)
+            if wanted and _send_scratch(there, key):
                 sent = changed
-                _send_scratch(there, key)
 
     sender = Thread(target=send, name=f"scratch of {key}", daemon=True)
     sender.start()
@@ -221,10 +221,16 @@ def _bring_scratch(there: Remote, key: str) -> None:
         remote.warn(error, "The step begins with what is here.")
 
 
-def _send_scratch(there: Remote, key: str) -> None:
-    name = f"checkpoints/{key}"
-    with suppress(InputError, FileNotFoundError):  # the step has just ended; or it decides nothing
-        write_atomically(_tag_path(there, key), there.upload(name, layout.scratch(key)))
+def _send_scratch(there: Remote, key: str) -> bool:
+    """Write the unfinished work to the remote; return False to try it again."""
+    try:
+        tag = there.upload(f"checkpoints/{key}", layout.scratch(key))
+    except RemoteAwayError:
+        return False
+    except (InputError, FileNotFoundError):  # it refuses; or the step has just ended
+        return True
+    write_atomically(_tag_path(there, key), tag)
+    return True
 
 
 def drop_scratch(key: str) -> None:

@@ -45,7 +45,7 @@ def push() -> tuple[int, int]:
     there = named()
     with explain_write_errors(layout.root()):
         present = {each.name for each in there.find("records")}
-        indexes = _indexes(there)
+        indexes = shared.names(there)
         written, mended = 0, 0
         for record in records.everything():
             artifact = record.artifact
@@ -80,6 +80,7 @@ def pull() -> int:
         with explain_write_errors(layout.root()), lock(key):
             if isinstance(records.read(key), str):
                 brought += sharing.pull(key) is not None
+                there.check_answers()  # a pull only warns where it does not
         if isinstance(record := records.read(key), Record):
             _ = record.artifact.path
     return brought
@@ -92,12 +93,6 @@ def _is_key(key: str) -> bool:
     return bool(names and layout.SHA_256.fullmatch(digest))
 
 
-def _indexes(there: Remote) -> set[str]:
-    """Return the names of the artifacts that the remote has whole."""
-    found = (layout.ARTIFACT_NAME.fullmatch(each.name[10:-5]) for each in there.find("artifacts"))
-    return {match[0] for match in found if match}
-
-
 def verify(*, repair: bool = False) -> list[dict[str, str]]:
     """Bring everything that the remote holds once, and say what is damaged.
 
@@ -108,18 +103,19 @@ def verify(*, repair: bool = False) -> list[dict[str, str]]:
     Raises:
         InputError: the remote does not answer, or refuses.
     """
-    there, found = named(), []
+    there, found, lost = named(), [], set()
     with explain_write_errors(layout.root()):
-        for name in sorted(_indexes(there)):
+        for name in sorted(shared.names(there)):
             if problem := _find_damage(there, name):
                 found.append({"what": f"artifacts/{name}", "problem": problem})
-                if repair:
-                    _mend(there, name)
+                if repair and not _mend(there, name):
+                    lost.add(name)
         for each in there.find("records"):
             key = each.name.removeprefix("records/")
             try:
-                if _is_key(key):
-                    sharing.read_remote(there, key)
+                record = sharing.read_remote(there, key) if _is_key(key) else None
+                if record and record[0].name in lost:
+                    there.delete([each.name])
             except RemoteDamageError as error:
                 found.append({"what": each.name, "problem": str(error)})
                 if repair:
@@ -141,14 +137,16 @@ def _compared(there: Remote, name: str, index: Index) -> Iterator[tuple[str, boo
         yield path, there.download(f"artifacts/{name}/{path}", Path(os.devnull)) == digest
 
 
-def _mend(there: Remote, name: str) -> None:
+def _mend(there: Remote, name: str) -> bool:
+    """Write an artifact anew; return whether it is intact here."""
     kind, _, digest = name.partition("/")
     artifact = Artifact(kind=kind, digest=digest, size=0)
     there.delete([f"artifacts/{name}.json"])
     shared.forget(name)
-    if artifact.folder.is_dir() and not find_damage(artifact):
-        files = shared.index_from(stats_of(artifact.folder))
-        shared.upload(name, artifact.folder, files)
+    if not artifact.folder.is_dir() or find_damage(artifact):
+        return False
+    shared.upload(name, artifact.folder, shared.index_from(stats_of(artifact.folder)))
+    return True
 
 
 def prune(

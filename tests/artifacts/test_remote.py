@@ -500,3 +500,184 @@ def test_no_secret_is_written_anywhere(toys, machines, bucket, caplog):
     texts += [remote.current().get(name) or b"" for name in objects(address())]
     texts.append(" ".join(caplog.messages).encode())
     assert not [text for text in texts if SECRET.encode() in text or KEY.encode() in text]
+
+
+def test_a_folder_that_vanishes_here_is_no_damage_there(toys, machines, bucket):
+    machines.on("a")
+    numbers = toys.direct()[0].artifact
+    there = remote.current()
+    with pytest.raises(FileNotFoundError):
+        there.download(f"artifacts/{numbers.name}/numbers.json", machines.top / "gone" / "x")
+    assert there.download(f"artifacts/{numbers.name}/other", machines.top / "x") is None
+
+
+def test_a_forecast_of_a_refresh_runs_what_other_machines_computed(toys, machines):
+    from artifacts.forecast import forecasting
+
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    with forecasting(refresh=True) as forecast:
+        toys.draw("toys", toys.Range(), 0)
+    assert forecast.row()["steps"] == {"draw": "run"}
+
+
+def test_files_that_are_gone_there_are_written_again_with_a_new_record(toys, machines):
+    """As after `cache prune --remote`, or an erasure, on another machine."""
+    machines.on("a")
+    toys.direct()
+    upkeep.clear(())
+    assert said(toys.direct(refresh=True)) == RAN
+    machines.on("b")
+    done = toys.direct()
+    assert said(done) == CACHED
+    assert (done[0].artifact.path / "numbers.json").exists()
+
+
+def test_what_is_gone_there_costs_other_machines_one_run_and_is_not_called_damaged(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    numbers, total = (each.artifact for each in toys.direct())
+    upkeep.clear(())
+    with pytest.raises(InputError, match=r"numbers/\w{8} is no longer in s3://.*: run the same"):
+        _ = numbers.path
+    assert said(toys.direct()) == RAN
+    assert total.read_json("sum.json")["sum"] == 3
+
+
+def test_what_another_machine_mended_counts_again(toys, machines, bucket):
+    machines.on("a")
+    numbers = toys.direct()[0].artifact
+    change(address(), f"artifacts/{numbers.name}/numbers.json", b"")
+    machines.on("b")
+    with pytest.raises(InputError, match="is damaged"):
+        _ = toys.direct()[0].artifact.path
+    machines.on("a")
+    assert upkeep.push() == (0, 1)
+    machines.on("b")
+    assert said(toys.direct()) == CACHED
+    assert (numbers.path / "numbers.json").exists()
+
+
+def test_after_a_repair_no_machine_takes_what_was_lost(toys, machines, bucket):
+    machines.on("a")
+    numbers = toys.direct()[0].artifact
+    change(address(), f"artifacts/{numbers.name}/numbers.json", b"")
+    machines.on("b")
+    assert len(upkeep.verify(repair=True)) == 1
+    machines.on("c")
+    assert said(toys.direct()) == {"draw": "ran", "total": "cached"}
+
+
+def test_pull_says_that_the_remote_went_away(toys, machines, stoppable, monkeypatch):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    find = remote.Remote.find
+
+    def then_stop(self, prefix, **more):
+        found = find(self, prefix, **more)
+        stoppable.stop()
+        return found
+
+    monkeypatch.setattr(remote.Remote, "find", then_stop)
+    with pytest.raises(RemoteAwayError, match="does not answer"):
+        upkeep.pull()
+
+
+def test_unfinished_work_is_written_when_the_remote_answers_again(
+    toys, machines, bucket, monkeypatch
+):
+    monkeypatch.setattr(sharing, "SCRATCH_SECONDS", 0.1)
+    machines.on("a")
+    toys.direct()
+    upload, tried = remote.Remote.upload, []
+
+    def away_at_first(self, name, path):
+        tried.append(name)
+        if len(tried) == 1:
+            self.is_away = True
+            raise RemoteAwayError("It does not answer.")
+        return upload(self, name, path)
+
+    monkeypatch.setattr(remote.Remote, "upload", away_at_first)
+    key = f"resume/all/{'0' * 64}"
+    with sharing.scratch(key):
+        layout.scratch(key).parent.mkdir(parents=True)
+        layout.scratch(key).write_text("half")
+        deadline = time.monotonic() + 10
+        while f"checkpoints/{key}" not in objects(address()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_who_may_only_read_is_told_so_once(toys, machines, bucket, monkeypatch, caplog):
+    machines.on("a")
+    toys.direct()
+
+    def refuse(self, *_):
+        raise RemoteError("It refuses access.")
+
+    for name in ("put", "upload", "replace"):
+        monkeypatch.setattr(remote.Remote, name, refuse)
+    machines.on("b")
+    toys.direct(offset=1)
+    sharing.begin()
+    toys.direct(offset=2)
+    assert len([each for each in caplog.messages if "refuses access" in each]) == 1
+
+
+def test_a_profile_that_is_not_there_is_one_sentence(machines, monkeypatch, bucket):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    remote._remote.cache_clear()
+    with pytest.raises(RemoteError, match=r"s3://.*: The config profile \(nobody\)"):
+        sharing.begin()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (301, b"", "AWS_REGION"),
+        (400, b"<Error><Code>ExpiredToken</Code></Error>", r"refuses access \(ExpiredToken\)"),
+        (
+            400,
+            b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>",
+            "AWS_REGION",
+        ),
+    ],
+)
+def test_what_does_not_pass_by_itself_ends_the_run(
+    machines, monkeypatch, answering, status, body, sentence
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", answering(status, body))
+    remote._remote.cache_clear()
+    with pytest.raises(RemoteError, match=sentence):
+        sharing.begin()
+
+
+@pytest.fixture
+def answering():
+    """Start a server that gives one answer to everything."""
+    servers = []
+
+    def start(status, body):
+        class Answering(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Answering))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
