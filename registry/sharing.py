@@ -12,24 +12,29 @@ log is read. The remote is written first: without it nothing is decided.
 import hashlib
 import json
 import logging
+import re
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from artifacts import layout, remote, shared
+from artifacts import layout, remote, shared, upkeep
 from artifacts.artifact import Artifact, delete, fetch, find_damage, stats_of
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
-from artifacts.remote import Remote, RemoteAwayError
+from artifacts.remote import Remote, RemoteAwayError, RemoteError
+from artifacts.text import one_line
 from registry import formats
 
 _log_of_module = logging.getLogger(__name__)
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
+_BATCHES = "batches"  # kind of artifacts, and the field of an erasure that names them
+_EVENT = re.compile(rf"{_LOG}/([0-9]{{6,}})\.json")
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -109,25 +114,33 @@ def _bring(there: Remote) -> None:
         and (found := there.get_with_tag(f"{_POINTERS}/{dataset}/champion.json"))
     }
     after = f"{_LOG}/{known.event:06d}.json" if known.event else None
-    theirs = [int(Path(each.name).stem) for each in there.find(_LOG, after=after)]
+    theirs = _numbers_there(there, after)
     _check_common(there, theirs)
     if new := [number for number in theirs if number not in here]:
         _bring_events(there, new)
     if ours := [number for number in here if number > max([known.event, *theirs])]:
-        _push_kept(there)
-        for number in ours:
-            if not there.create(f"{_LOG}/{number:06d}.json", _event(number).read_bytes()):
-                raise _contradiction(there, number)
+        _push_events(there, ours)
+    if new or ours:
+        _finish_erasures(there, ours)
     known.event = max([0, *_numbers()])
     known.digest = _digest_of_event(known.event)
     for dataset, (content, tag) in changed.items():
         if dataset in known.pointers or _event_of(content) >= _event_of_pointer(dataset):
-            write_atomically(_pointer(dataset), content.decode())
+            name = f"{_POINTERS}/{dataset}/champion.json"
+            write_atomically(_pointer(dataset), _text(there, name, content))
         known.pointers[dataset] = (tag, _digest(content))
     for dataset, content in _pointers_here():
         if _digest(content) != known.pointers.get(dataset, ("", ""))[1]:
             _replace(there, known, dataset, content)
     _write_known(there, known)
+
+
+def _push_events(there: Remote, numbers: list[int]) -> None:
+    """Write events of this machine, after what they lead to."""
+    _push_kept(there)
+    for number in numbers:
+        if not there.create(f"{_LOG}/{number:06d}.json", _event(number).read_bytes()):
+            raise _contradiction(there, number)
 
 
 def _is_known(known: Known) -> bool:
@@ -154,43 +167,92 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     """Write events of other machines, after what they lead to."""
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
-    for each in there.find(_KEPT):
-        kind, digest = each.name.split("/")[2:4]
-        artifact = Artifact(kind=kind, digest=digest, size=0)
-        if layout.KIND.fullmatch(kind) and layout.SHA_256.fullmatch(digest):
-            if not (layout.permanent() / artifact.name).is_dir():
-                fetch(artifact, permanent=True)
-            _note_kept(there, artifact.name)
+    events = {number: _get_text(there, f"{_LOG}/{number:06d}.json") for number in numbers}
+    gone = _erased(events.values())
+    for name in sorted(_kept_there(there) - gone):
+        kind, _, digest = name.partition("/")
+        if not (layout.permanent() / name).is_dir():
+            fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+        _note_kept(there, name)
     for each in there.find(_NAMES):
         file = layout.store() / "names" / Path(each.name).name
-        if not file.exists() and (content := there.get(each.name)) is not None:
-            write_atomically(file, content.decode())
+        if not file.exists() and f"{_BATCHES}/{file.stem}" not in gone:
+            write_atomically(file, _get_text(there, each.name))
     layout.log().mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        content = there.get(f"{_LOG}/{number:06d}.json")
-        if content is None:
-            raise InputError(f"Event {number} of {there.address} has been removed.")
-        write_atomically(_event(number), content.decode())
-        _follow_erasure(content)
+    for number, text in events.items():
+        if event := _erasure(text):
+            _follow_erasure(event)  # first: whoever is killed here follows it again
+        write_atomically(_event(number), text)
 
 
-def _follow_erasure(content: bytes) -> None:
+def _get_text(there: Remote, name: str) -> str:
+    content = there.get(name)
+    if content is None:
+        raise InputError(f"{name} in {there.address} has been removed.")
+    return _text(there, name, content)
+
+
+def _text(there: Remote, name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{name} in {there.address} is damaged: it is no text.") from None
+
+
+def _erasure(text: str) -> dict[str, Any] | None:
+    """Return the event, if it is an erasure."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        event: dict[str, Any] = json.loads(text)
+        about = event["about"]
+        if event["kind"] == "erase" and all(layout.SHA_256.fullmatch(d) for d in about["batches"]):
+            return event
+    return None
+
+
+def _erased(more: Iterable[str] = ()) -> set[str]:
+    """Return the names of the batches that erasures replaced.
+
+    Args:
+        more: events that are not here yet.
+    """
+    here = (_event(number).read_text(encoding="utf-8") for number in _numbers())
+    found = (_erasure(text) for text in (*here, *more) if _BATCHES in text)
+    return {
+        f"{_BATCHES}/{digest}" for event in found if event for digest in event["about"][_BATCHES]
+    }
+
+
+def _follow_erasure(event: dict[str, Any]) -> None:
     """Remove the batches that an erasure on another machine replaced."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        event = json.loads(content)
-        for digest in event["about"]["batches"] if event["kind"] == "erase" else ():
-            if layout.SHA_256.fullmatch(digest):
-                delete(Artifact(kind="batches", digest=digest, size=0), permanent=True)
-                (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
-        if event["kind"] == "erase":
-            _log_of_module.warning(
-                "Rows of %s were erased on another machine. Erase them here too, from cache, "
-                "reports and incoming files: ./run data erase --dataset %s --why %r %s",
-                event["dataset"],
-                event["dataset"],
-                event["about"]["why"],
-                " ".join(event["about"]["rows"]),
-            )
+    about = event["about"]
+    for digest in about[_BATCHES]:
+        delete(Artifact(kind=_BATCHES, digest=digest, size=0), permanent=True)
+        (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
+    dataset, why = str(event.get("dataset")), str(about.get("why"))
+    words = ("--dataset", dataset, "--why", why, *about.get("rows", ()))
+    _log_of_module.warning(
+        "Rows of %s were erased on another machine. Erase them here too, from cache, reports and "
+        "incoming files: ./run data erase %s",
+        one_line(dataset),
+        shlex.join(one_line(str(word)) for word in words),
+    )
+
+
+def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
+    """Remove from the remote what an erasure left there that was interrupted, or knew no remote.
+
+    Args:
+        there: the remote.
+        ours: numbers of the events that were written there just now.
+    """
+    left = sorted(_kept_there(there) & _erased())
+    mine = (_erasure(_event(number).read_text(encoding="utf-8")) for number in ours)
+    if not left and not any(mine):
+        return
+    with suppress(RemoteError):  # who may only read leaves it to others
+        digests = (name.partition("/")[2] for name in left)
+        remove([Artifact(kind=_BATCHES, digest=digest, size=0) for digest in digests])
+        upkeep.clear(_stays(there))
 
 
 def take(number: int, content: bytes) -> bool:
@@ -220,8 +282,10 @@ def take(number: int, content: bytes) -> bool:
 
 def _push_kept(there: Remote) -> None:
     """Write the artifacts that stay, and the names of batches, as far as the remote lacks them."""
-    for artifact in _kept():
-        if _kept_note(there, artifact.name).exists():
+    waiting = [each for each in _kept() if not _kept_note(there, each.name).exists()]
+    gone = _erased() if waiting else set()
+    for artifact in waiting:
+        if artifact.name in gone:
             continue
         folder = layout.permanent() / artifact.name
         if damage := find_damage(artifact, folder=folder):
@@ -241,10 +305,21 @@ def kept() -> set[str]:
         RemoteAwayError: the remote does not answer.
         InputError: as `bring`.
     """
-    if remote.current() is None:
+    if (there := remote.current()) is None:
         return set()
     bring(now=True)
-    return {artifact.name for artifact in _kept()}
+    return _stays(there)
+
+
+def _stays(there: Remote) -> set[str]:
+    """Return the names of the artifacts that stay, also those that no event names yet."""
+    return ({artifact.name for artifact in _kept()} | _kept_there(there)) - _erased()
+
+
+def _kept_there(there: Remote) -> set[str]:
+    """Return the names of the artifacts of which the remote says that they stay."""
+    names = (each.name.removeprefix(f"{_KEPT}/") for each in there.find(_KEPT))
+    return {name for name in names if layout.ARTIFACT_NAME.fullmatch(name)}
 
 
 def remove(artifacts: list[Artifact]) -> None:
@@ -306,6 +381,12 @@ def _numbers() -> list[int]:
     """Return the numbers of the events that are here, in order."""
     paths = layout.log().glob("*.json")
     return sorted(int(path.stem) for path in paths if path.stem.isdigit())
+
+
+def _numbers_there(there: Remote, after: str | None) -> list[int]:
+    """Return the numbers of the events that the remote has after the one of that name, in order."""
+    listed = (_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
+    return [int(match[1]) for match in listed if match]
 
 
 def _kept() -> Iterator[Artifact]:

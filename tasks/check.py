@@ -12,7 +12,7 @@ from artifacts.locks import shared_lock
 from artifacts.step import draft
 from classifier.errors import InputError
 from classifier.training.recipe import check_fields
-from registry import data, log
+from registry import data, log, sharing
 from registry.data import Batch
 from tasks.parts import open_split, parts_of
 from tasks.settings import setting
@@ -146,5 +146,6 @@ def record_check(dataset: str, batch: Batch, found: Artifact) -> None:
     kept = ("outcome", "why", "note", "contradicted", "auc", "p_value", "label_p_value", "alpha")
     chosen = {name: about[name] for name in kept}
     with shared_lock(f"check/{dataset}"):  # two ingests at once may both have looked
+        sharing.expire()
         if any(b.digest == batch.digest and b.check is None for b in data.current(dataset).batches):
             log.append("check", dataset, batch=batch.digest, artifact=found.name, **chosen)

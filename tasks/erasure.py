@@ -51,6 +51,7 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
         shared_lock(f"ingest/{dataset}"),
         shared_lock("store"),
     ):
+        sharing.expire()
         return _erase(dataset, wanted, why)
 
 
@@ -95,12 +96,12 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
         if holder.digest in known
     }
     log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
+    sharing.remove(held)
+    upkeep.clear(sharing.kept())
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
-    sharing.remove(held)
-    upkeep.clear(sharing.kept())
     removed["rows in batches"] = sum(found[holder] for holder in held)
     pruning.prune()  # what killed runs left half written
     if runs.oldest_start() < float("inf"):

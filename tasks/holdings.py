@@ -9,7 +9,7 @@ from artifacts.artifact import find_damage
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
 from artifacts.locks import shared_lock
-from registry import data, log
+from registry import data, log, sharing
 from registry.data import Batch
 from tasks import champion
 from tasks.base import class_names, known_base
@@ -200,6 +200,7 @@ def _write(kind: str, dataset: str, batch: Batch, why: str) -> dict[str, Any]:
     log.check_reason(why)
     # Under the lock, no erasure gives the batch another digest meanwhile.
     with explain_write_errors(layout.root()), shared_lock(f"ingest/{dataset}"):
+        sharing.expire()
         log.append(kind, dataset, batch=data.current(dataset).batch(batch.name).digest, why=why)
     return row(dataset, data.current(dataset).batch(batch.name))
 

@@ -19,7 +19,7 @@ from artifacts.files import explain_write_errors
 from artifacts.locks import shared_lock
 from classifier import datasets
 from classifier.errors import ArgumentError
-from registry import data, log
+from registry import data, log, sharing
 from registry.data import Batch
 from reporting import progress
 from tasks.base import subject_of
@@ -240,6 +240,7 @@ def _alone(dataset: str) -> Iterator[None]:
     held = shared_lock(f"ingest/{dataset}")
     said = get_run_logger()
     held.acquire(f"ingest of {dataset}", lambda who: said.info("ingest: waiting for %s", who))
+    sharing.expire()
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from artifacts.artifact import Artifact
 from artifacts.keys import KeyComponents
 from artifacts.locks import shared_lock
 from classifier import datasets
-from registry import log, models
+from registry import log, models, sharing
 from registry.models import Models, Promotion
 from tasks import champion
 from tasks.looks import asked, asked_in, kept_rows, looks_of, sets_of
@@ -176,6 +176,7 @@ def judge(
         InputError: log or predictions are damaged.
     """
     with shared_lock(f"look/{training.dataset}"):  # so that two looks do not take one number
+        sharing.expire()
         known = models.current(training.dataset)
         champ = against.champion
         name = champ.model if champ else None

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import shlex
 import shutil
 
 import pytest
 
-from artifacts import layout
+from artifacts import layout, remote
+from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
 from registry import decisions, log, models, pointer, sharing
@@ -250,3 +252,109 @@ def test_what_an_erasure_removed_leaves_the_other_machine_and_the_bucket(machine
     log.everything()
     assert not (layout.permanent() / batch).exists()
     assert "Erase them here too" in caplog.text
+
+
+def ingested(text):
+    """The name of a batch that came in."""
+    batch = keep("batches", text)
+    digest = batch.partition("/")[2]
+    log.append("ingest", "toys", batch=digest, name=text, content="0", size=1)
+    return batch
+
+
+def erase(batch, why="asked"):
+    log.append("erase", "toys", rows=["f" * 64], batches={batch.partition("/")[2]: {}}, why=why)
+
+
+def test_an_erasure_of_a_machine_that_went_on_alone_reaches_the_bucket(machines, monkeypatch):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    erase(batch)
+    delete(models.artifact_of(batch), permanent=True)
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    log.everything()
+    assert not [name for name in objects(there) if batch.partition("/")[2] in name]
+    decisions.decide("freeze", "toys", "later")
+    machines.on("b")
+    assert kinds() == ["ingest", "erase", "freeze"]
+    assert not (layout.permanent() / batch).exists()
+
+
+def test_an_erased_batch_that_still_lies_in_the_bucket_does_not_come_back(machines):
+    """As where the erasure was killed after its event."""
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    erase(batch)
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    decisions.decide("freeze", "toys", "later")
+    machines.on("b")
+    assert kinds() == ["ingest", "erase", "freeze"]
+    assert not (layout.permanent() / batch).exists()
+
+
+def test_the_command_after_an_erasure_elsewhere_can_be_typed(machines, caplog):
+    why = 'it\'s "private" $(id)'
+    machines.on("a")
+    erase(ingested("rows of a person"), why)
+    machines.on("b")
+    log.everything()
+    (said,) = [each for each in caplog.messages if "Erase them here too" in each]
+    words = shlex.split(said.partition("files: ")[2])
+    assert words[:3] == ["./run", "data", "erase"]
+    assert words[3:] == ["--dataset", "toys", "--why", why, "f" * 64]
+
+
+def test_what_was_shared_and_is_named_by_no_event_yet_is_kept(machines):
+    """As while another machine promotes: an erasure or a pruning goes on beside it."""
+    machines.on("a")
+    promote("one")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    model = keep("models", "two")
+    sharing._push_kept(remote.current())
+    machines.on("b")
+    assert model in sharing.kept()
+
+
+@pytest.mark.parametrize(
+    "name", ["store/log/.DS_Store", "store/log/notes.json", "store/log/000001.json.bak"]
+)
+def test_what_people_put_beside_the_log_is_no_event(machines, name):
+    machines.on("a")
+    promote("one")
+    change(os.environ["RETRAIN_REMOTE"], name, b"")
+    machines.on("b")
+    assert kinds() == ["promote"]
+
+
+def test_an_event_that_is_no_text_is_one_sentence(machines):
+    machines.on("a")
+    promote("one")
+    change(os.environ["RETRAIN_REMOTE"], "store/log/000002.json", b"\xff")
+    machines.on("b")
+    with pytest.raises(InputError, match=r"store/log/000002\.json in s3://.* is damaged"):
+        log.everything()
+
+
+def test_an_ingest_knows_what_was_decided_while_it_waited(machines, monkeypatch):
+    from prefect.logging import disable_run_logger
+
+    from registry import data
+    from tasks import ingest
+
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 60.0)
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    log.append("erase", "toys", rows=["f" * 64], batches={}, why="asked")
+    machines.on("b")
+    with disable_run_logger(), ingest._alone("toys"):
+        assert data.current("toys").erased == {"f" * 64}
