@@ -120,13 +120,21 @@ class Sweep:
                 found.setdefault((plan.recipe, seed), trial)
         return list(found.values())
 
-    def command(self, values: Mapping[str, Any], seed: int) -> str:
-        """Return the `train` command that gives this model from the cache."""
+    def command(self, trial: Trial) -> str:
+        """Return the `train` command that gives the model of a trial from the cache.
+
+        It names the precision where `train` would take another one here.
+        """
+        asked = Overrides(**{**self.given, **trial.values})
+        size = self.image_size
+        here = resolve(self.dataset, self.recipe, asked, "auto", limit=self.limit, image_size=size)
+        precision = trial.recipe.precision
         options = {
             "recipe": None if self.recipe == DEFAULT else self.recipe,
             **self.given,
-            **values,
-            "seed": seed or None,
+            **trial.values,
+            **({} if here.recipe.precision == precision else {"precision": precision}),
+            "seed": trial.seed or None,
             "image_size": self.image_size,
             "limit": self.limit,
         }

@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 import distributed
@@ -25,6 +27,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 import artifacts.errors
+import artifacts.remote
 from artifacts import keys, layout, machine
 from artifacts.artifact import Artifact
 from artifacts.step import Step
@@ -43,6 +46,7 @@ SETTINGS = {"distributed.scheduler.worker-saturation": 1.0, "distributed.comm.ti
 #: Packages that scheduler and workers must be able to import.
 IMPORTED = ("prefect_dask", "tasks")
 HOW = "docs/many-machines.md has the command"
+TLS = "https://distributed.dask.org/en/stable/tls.html"
 
 T = TypeVar("T")
 
@@ -85,16 +89,23 @@ class Cluster:
         return found
 
     def check_data_root(self, rows: Artifact) -> None:
-        """Check that the workers see the data root of this process.
+        """Check that the workers see the data root of this process, or share its remote.
 
         Raises:
-            InputError: one does not.
+            InputError: one does neither.
         """
-        for name, (folder, found) in self.ask(_sees, rows).items():
+        there = artifacts.remote.current()
+        address = there.address if there else None
+        layout.staging().mkdir(parents=True, exist_ok=True)
+        # A root of its own may have equal data, and its models would not be found here.
+        with tempfile.NamedTemporaryFile(prefix="sweep-", dir=layout.staging()) as mark:
+            seen = self.ask(_sees, rows, Path(mark.name).name, address)
+        for name, (folder, found) in seen.items():
             if not found:
                 raise InputError(
-                    f"The Dask worker {name} does not find {rows} below {folder}: start it with "
-                    f"RETRAIN_DATA naming the folder that is {layout.root()} here."
+                    f"The Dask worker {name} does not find {rows} of this process below {folder}: "
+                    f"start it with RETRAIN_DATA naming the folder that is {layout.root()} here, "
+                    "or both with the same RETRAIN_REMOTE."
                 )
 
     def run(
@@ -236,6 +247,10 @@ def _connect(runner: DaskTaskRunner, address: str) -> distributed.Client:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # said in a sentence
             client = runner.client
+    except TypeError as error:  # of Dask, where a certificate is wanted
+        raise InputError(
+            f"{address} needs a certificate: name it to Dask, as {TLS} says."
+        ) from error
     except OSError as error:
         raise InputError(
             f"No Dask scheduler answers at {address}: start it with `dask scheduler`, or leave "
@@ -332,9 +347,18 @@ def _reaches(address: str) -> bool:
         return False
 
 
-def _sees(rows: Artifact) -> tuple[str, bool]:
+def _sees(rows: Artifact, mark: str, address: str | None) -> tuple[str, bool]:
+    """Return the data root of this process, and whether what lies there reaches the one that asks.
+
+    Args:
+        rows: that it needs.
+        mark: name of a file that was staged in the data root of the one that asks.
+        address: of that one's remote.
+    """
     try:
-        found = rows.path.is_dir()
+        there = artifacts.remote.current()
+        shares = there is not None and there.address == address
+        found = (shares or (layout.staging() / mark).exists()) and rows.path.is_dir()
     except (OSError, artifacts.errors.InputError):
         found = False
     return str(layout.root()), found
@@ -351,7 +375,8 @@ def _ready(
     client, run = runner.client, str(flow_run.id)
     topic = TOPIC.format(run)
     client.subscribe_topic(topic, lambda event: log.hear(event[1]))  # type: ignore[no-untyped-call]
-    client.register_plugin(_Tell(topic, run), name=topic)
+    with suppress(Exception):  # a worker that does not train may be without this project
+        client.register_plugin(_Tell(topic, run), name=topic)
     names = tuple(workers) or tuple(client.scheduler_info(n_workers=-1)["workers"])
     try:
         yield Cluster(runner=runner, workers=names, resources=resources, what=what)

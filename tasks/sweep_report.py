@@ -13,7 +13,7 @@ from reporting.contents import Contents
 from reporting.details import Details
 from reporting.report import Run
 from tasks.plot_sweep import plot_sweep
-from tasks.trials import Result, Score, label, scores
+from tasks.trials import Result, Score, Trial, label, scores
 
 PICTURE = "recipes"  # name of its file
 
@@ -33,7 +33,7 @@ def report(
     about: Mapping[str, Any],
     done: Mapping[str, Artifact],
     results: Sequence[Result],
-    command: Callable[[Mapping[str, Any], int], str],
+    command: Callable[[Trial], str],
 ) -> tuple[dict[str, Any], Result]:
     """Write the report, and return its figures, JSON-ready, and the best trial.
 
@@ -42,7 +42,7 @@ def report(
         about: what was asked for.
         done: what the steps before the trials returned, by name.
         results: of the trials.
-        command: (values, seed) -> the command that gives this model.
+        command: (trial) -> the command that gives its model.
 
     Raises:
         NoModelError: no trial succeeded; the report is written all the same.
@@ -117,7 +117,7 @@ def _recipe(score: Score) -> dict[str, Any]:
     }
 
 
-def _best(score: Score, command: Callable[[Mapping[str, Any], int], str]) -> dict[str, Any] | None:
+def _best(score: Score, command: Callable[[Trial], str]) -> dict[str, Any] | None:
     best = score.best
     if best is None or best.model is None:
         return None
@@ -129,5 +129,5 @@ def _best(score: Score, command: Callable[[Mapping[str, Any], int], str]) -> dic
         "seed": best.trial.seed,
         "validation_accuracy": best.accuracy,
         "model": layout.relative(layout.cache() / best.model.name),
-        "command": command(score.values, best.trial.seed),
+        "command": command(best.trial),
     }

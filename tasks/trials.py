@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 
 from artifacts import machine
 from artifacts.artifact import Artifact
+from artifacts.errors import InputError
 from artifacts.forecast import Forecast, forecasting
 from artifacts.text import one_line
 from classifier.training.recipe import Recipe
@@ -211,11 +212,10 @@ def _in_turn(trials: Sequence[Trial], numbers: Sequence[int]) -> Iterator[tuple[
     for number in numbers:
         trial = trials[number]
         try:
-            model = _named(trial)(*trial.arguments)
+            found = _named(trial)(*trial.arguments)
         except Exception as error:  # noqa: BLE001 - the others go on
-            yield number, _failed(trial, error)
-        else:
-            yield number, _succeeded(trial, model)
+            found = error
+        yield number, _result(trial, found)
 
 
 def _on_workers(
@@ -230,14 +230,21 @@ def _on_workers(
             trial = trials[numbers[position]]
             in_terminal(done, len(numbers))
             in_ui(done, len(numbers))
-            if isinstance(found, Artifact):
-                yield numbers[position], _succeeded(trial, found)
-            else:
-                yield numbers[position], _failed(trial, found)
+            yield numbers[position], _result(trial, found)
 
 
 def _named(trial: Trial) -> Any:
     return train.with_options(task_run_name=f"train {trial.name}".replace("{", "{{"))
+
+
+def _result(trial: Trial, found: Artifact | Exception) -> Result:
+    """Return what became of a trial whose training gave this."""
+    if isinstance(found, Exception):
+        return _failed(trial, found)
+    try:
+        return _succeeded(trial, found)
+    except (OSError, InputError) as error:  # as where its files lie on another machine alone
+        return _failed(trial, error)
 
 
 def _succeeded(trial: Trial, model: Artifact) -> Result:

@@ -213,3 +213,40 @@ def test_the_best_model_can_challenge_the_champion(root, flows):
     assert f"cache/{listed['model']}" == result["best"]["model"]
     again = json.loads(flows(*asked, "--workers", "1", "--challenge", "--json").out)
     assert again["challenge"]["outcome"] == "unchanged"
+
+
+def test_the_command_names_a_precision_that_train_would_not_take_here():
+    """As of workers with a GPU, where this machine has none."""
+    from flows.parameters import Overrides
+    from flows.sweeping import Sweep
+    from tasks.trials import Trial
+
+    about = {"dataset": "folder", "recipe": "cnn", "image_size": None, "limit": None}
+    asked = Sweep.of(Overrides(epochs=3), [], None, "0", only_base=False, **about)
+    (plan,) = asked.plans("auto")
+
+    def command(precision):
+        recipe = plan.recipe.override({"precision": precision})
+        return asked.command(Trial(values={}, seed=0, recipe=recipe, arguments=()))
+
+    here = plan.recipe.precision
+    elsewhere = "float32" if here == "bf16" else "bf16"
+    assert command(here) == "./run train --dataset folder --recipe cnn --epochs 3"
+    assert command(elsewhere) == f"{command(here)} --precision {elsewhere}"
+
+
+def test_a_model_that_cannot_be_read_fails_its_trial_alone(root, monkeypatch):
+    """As where the machine that trained it could not write it to the bucket."""
+    from artifacts.artifact import Artifact
+
+    read, lost = Artifact.read_json, []
+
+    def read_json(self, name):
+        if name == "history.json" and lost in ([], [self]):
+            lost[:] = [self]
+            raise FileNotFoundError(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Artifact, "read_json", read_json)
+    result = sweep(RATES, seeds="0")
+    assert [trial["why"] for trial in result["trials"]] == ["history.json", None]

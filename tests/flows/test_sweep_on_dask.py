@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from uuid import UUID
@@ -307,3 +308,31 @@ def test_workers_with_another_data_root_share_a_bucket(scheduler, root, tmp_path
     again = sweep(RATES, seeds="0", workers=1)
     assert trained(again) == set()
     assert again["best"] == result["best"]
+
+
+def test_workers_with_the_same_data_in_another_root_are_named(scheduler, root, tmp_path):
+    """As where both machines trained before, each for itself."""
+    from classifier.errors import InputError
+
+    sweep(RATES, seeds="0")
+    other = tmp_path / "elsewhere"
+    shutil.copytree(root, other)
+    with dask_processes.worker(scheduler, tmp_path, RETRAIN_DATA=str(other)):
+        arrived(scheduler, 1)
+        with pytest.raises(InputError, match="RETRAIN_DATA naming the folder"):
+            sweep(RATES, seeds="1", workers=0, dask=scheduler)
+
+
+def test_workers_that_do_not_train_need_nothing_of_this_project(scheduler, root, tmp_path):
+    gpu = ("--resources", "GPU=1")
+    with (
+        dask_processes.worker(scheduler, tmp_path, name="without", project=None),
+        dask_processes.worker(scheduler, tmp_path, *gpu, name="with"),
+    ):
+        assert len(connect(scheduler, "auto", workers=2)[0]) == 1
+
+
+def test_an_address_with_a_certificate_that_is_not_there_is_one_sentence(root, flows):
+    done = flows("sweep", "--dataset", "folder", "--dask", "tls://127.0.0.1:9")
+    assert done.code == 1
+    assert "tls://127.0.0.1:9 needs a certificate" in done.sentence
