@@ -125,7 +125,7 @@ def _bring(there: Remote) -> None:
     known.event = max([0, *_numbers()])
     known.digest = _digest_of_event(known.event)
     for dataset, (content, tag) in changed.items():
-        if dataset in known.pointers or _event_of(content) >= _event_of_pointer(dataset):
+        if dataset in known.pointers or _counts(dataset, content):
             name = f"{_POINTERS}/{dataset}/champion.json"
             write_atomically(_pointer(dataset), _text(there, name, content))
         known.pointers[dataset] = (tag, _digest(content))
@@ -412,6 +412,22 @@ def _event_of(content: bytes) -> int:
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         return int(json.loads(content)["event"] or 0)
     return 0
+
+
+def _counts(dataset: str, content: bytes) -> bool:
+    """Return whether the pointer with this content counts, and not the one that is here.
+
+    The one that leads further does, unless that promotion was taken back.
+    """
+    theirs, ours, undone = _event_of(content), _event_of_pointer(dataset), _undone()
+    return ours in undone or (theirs >= ours and theirs not in undone)
+
+
+def _undone() -> set[int]:
+    """Return the numbers of the promotions that were taken back."""
+    texts = (_event(number).read_text(encoding="utf-8") for number in _numbers())
+    events = (json.loads(text) for text in texts if "undo" in text)
+    return {int(event["about"]["promotion"]) for event in events if event["kind"] == "undo"}
 
 
 def _event_of_pointer(dataset: str) -> int:

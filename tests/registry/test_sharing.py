@@ -358,3 +358,32 @@ def test_an_ingest_knows_what_was_decided_while_it_waited(machines, monkeypatch)
     machines.on("b")
     with disable_run_logger(), ingest._alone("toys"):
         assert data.current("toys").erased == {"f" * 64}
+
+
+def test_a_promotion_that_was_taken_back_does_not_return_from_a_machine_without_its_cache(machines):
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    assert verified() == two.about["model"]
+    machines.on("a")
+    decisions.undo("toys", two)
+    machines.on("b")
+    shutil.rmtree(layout.cache())
+    assert verified() == one.about["model"]
+    machines.on("a")
+    assert verified() == one.about["model"]
+
+
+def test_a_promotion_that_was_taken_back_alone_stays_so_without_its_cache(machines, monkeypatch):
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    there = os.environ["RETRAIN_REMOTE"]
+    monkeypatch.delenv("RETRAIN_REMOTE")
+    decisions.undo("toys", two)
+    shutil.rmtree(layout.cache())
+    monkeypatch.setenv("RETRAIN_REMOTE", there)
+    assert verified() == one.about["model"]
+    machines.on("b")
+    assert verified() == one.about["model"]
