@@ -174,7 +174,8 @@ def prune(
     there = named()
     there.put("clock", b"")
     now = max(each.modified for each in there.find("") if each.name == "clock")
-    going, staying = [], []
+    going: list[Stat] = []
+    staying: list[Stat] = []
     for each in there.find("records"):
         (going if each.modified < now - older_than else staying).append(each)
     with ThreadPoolExecutor(shared.AT_ONCE) as pool:
