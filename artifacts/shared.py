@@ -10,6 +10,7 @@ artifact.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -108,6 +109,12 @@ def forget(name: str) -> None:
         _note(there, name).unlink(missing_ok=True)
 
 
+def forget_all() -> None:
+    """Note that nothing is known of any artifact in the remote."""
+    if there := remote.current():
+        shutil.rmtree(there.folder / "artifacts", ignore_errors=True)
+
+
 def is_damaged(name: str) -> bool:
     """Return whether the artifact was found damaged in the remote, and not written anew since."""
     there = remote.current()
@@ -194,9 +201,9 @@ def upload(name: str, folder: Path, index: Index) -> None:
         InputError: the remote does not answer, or refuses.
     """
     there = remote.current()
-    if there is None or _note(there, name).exists():
+    if there is None:
         return
-    if there.get(f"artifacts/{name}.json") is None:
+    if there.get(f"artifacts/{name}.json") is None:  # another machine may have removed it
         for _ in _in_parallel(_upload, there, name, index, folder):
             pass
         there.put(f"artifacts/{name}.json", json.dumps(index).encode())
