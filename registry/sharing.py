@@ -12,6 +12,8 @@ log is read. The remote is written first: without it nothing is decided.
 import hashlib
 import json
 import logging
+import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -25,11 +27,17 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
 from artifacts.remote import Remote, RemoteAwayError
+from artifacts.text import one_line
 from registry import formats
 
 _log_of_module = logging.getLogger(__name__)
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
+#: Names of events, pointers and notes; other objects there are none of ours.
+_AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
+_A_POINTER = re.compile(rf"{_POINTERS}/([^/]+)/champion\.json")
+_A_NOTE = re.compile(rf"{_KEPT}/([^/]+)/([^/]+)")
+_SOME_NAMES = re.compile(rf"{_NAMES}/([0-9a-f]{{64}}\.jsonl)")
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -101,7 +109,11 @@ def _bring(there: Remote) -> None:
     if not _is_known(known):
         known = Known()  # another store was restored, or the notes are gone
     # Pointers first: an event that one of these leads to is then among those that are listed.
-    pointers = {each.name.split("/")[2]: each.tag for each in there.find(_POINTERS)}
+    pointers = {
+        match[1]: each.tag
+        for each in there.find(_POINTERS)
+        if (match := _A_POINTER.fullmatch(each.name))
+    }
     changed = {
         dataset: found
         for dataset, tag in pointers.items()
@@ -109,7 +121,8 @@ def _bring(there: Remote) -> None:
         and (found := there.get_with_tag(f"{_POINTERS}/{dataset}/champion.json"))
     }
     after = f"{_LOG}/{known.event:06d}.json" if known.event else None
-    theirs = [int(Path(each.name).stem) for each in there.find(_LOG, after=after)]
+    listed = (_AN_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
+    theirs = [int(found[1]) for found in listed if found]
     _check_common(there, theirs)
     if new := [number for number in theirs if number not in here]:
         _bring_events(there, new)
@@ -154,43 +167,63 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     """Write events of other machines, after what they lead to."""
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
-    for each in there.find(_KEPT):
-        kind, digest = each.name.split("/")[2:4]
+    for found in (_A_NOTE.fullmatch(each.name) for each in there.find(_KEPT)):
+        kind, digest = found.groups() if found else ("", "")
         artifact = Artifact(kind=kind, digest=digest, size=0)
         if layout.KIND.fullmatch(kind) and layout.SHA_256.fullmatch(digest):
             if not (layout.permanent() / artifact.name).is_dir():
                 fetch(artifact, permanent=True)
             _note_kept(there, artifact.name)
-    for each in there.find(_NAMES):
-        file = layout.store() / "names" / Path(each.name).name
-        if not file.exists() and (content := there.get(each.name)) is not None:
-            write_atomically(file, content.decode())
+    for found in (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES)):
+        file = layout.store() / "names" / (found[1] if found else "")
+        if found and not file.exists() and (content := there.get(found[0])) is not None:
+            write_atomically(file, content.decode(errors="replace"))
     layout.log().mkdir(parents=True, exist_ok=True)
     for number in numbers:
         content = there.get(f"{_LOG}/{number:06d}.json")
         if content is None:
             raise InputError(f"Event {number} of {there.address} has been removed.")
+        event = _parse_event(there, number, content)
         write_atomically(_event(number), content.decode())
-        _follow_erasure(content)
+        if event["kind"] == "erase":
+            _follow_erasure(event)
 
 
-def _follow_erasure(content: bytes) -> None:
-    """Remove the batches that an erasure on another machine replaced."""
+def _parse_event(there: Remote, number: int, content: bytes) -> dict[str, Any]:
+    """Return an event of the remote; one that is none is not written here, where it would stay.
+
+    Raises:
+        InputError: it is none.
+    """
+    with suppress(ValueError, TypeError, RecursionError):
+        event: dict[str, Any] = {"about": None, **json.loads(content.decode())}
+        if isinstance(event.get("kind"), str) and isinstance(event["about"], dict):
+            return event
+    raise InputError(
+        f"Event {number} of {there.address} is damaged: put back the file of another machine that "
+        f"has it, data/store/log/{number:06d}.json."
+    )
+
+
+def _follow_erasure(event: dict[str, Any]) -> None:
+    """Remove the batches that an erasure on another machine replaced, and say what is left to do.
+
+    What it removed from the remote no longer counts as lying there.
+    """
+    shared.forget_all()
     with suppress(ValueError, KeyError, TypeError, AttributeError):
-        event = json.loads(content)
-        for digest in event["about"]["batches"] if event["kind"] == "erase" else ():
+        for digest in event["about"]["batches"]:
             if layout.SHA_256.fullmatch(digest):
                 delete(Artifact(kind="batches", digest=digest, size=0), permanent=True)
                 (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
-        if event["kind"] == "erase":
-            _log_of_module.warning(
-                "Rows of %s were erased on another machine. Erase them here too, from cache, "
-                "reports and incoming files: ./run data erase --dataset %s --why %r %s",
-                event["dataset"],
-                event["dataset"],
-                event["about"]["why"],
-                " ".join(event["about"]["rows"]),
-            )
+        _log_of_module.warning(
+            "Rows of %s were erased on another machine. Erase them here too, from cache, "
+            "reports and incoming files: ./run data erase --dataset %s --why %s %s",
+            event["dataset"],
+            shlex.quote(event["dataset"]),
+            shlex.quote(one_line(event["about"]["why"])),
+            " ".join(row for row in event["about"]["rows"] if layout.SHA_256.fullmatch(row)),
+        )
 
 
 def take(number: int, content: bytes) -> bool:
