@@ -472,6 +472,9 @@ def test_clear_removes_all_that_can_be_computed(toys, machines):
         "file:///tmp/x",
         "https://example.com/bucket",
         "s3://",
+        "s3://[::1",
+        "s3://bucket:99999/team",
+        "s3://bucket//team",
         "s3://key:secret-word@bucket/team",
         "s3://bucket/team?token=secret-word",
     ],
@@ -481,6 +484,15 @@ def test_what_is_no_address_of_a_bucket_is_refused_without_its_secret(monkeypatc
     with pytest.raises(ArgumentError, match="RETRAIN_REMOTE") as caught:
         remote.current()
     assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["minio:9000", "minio", "http://minio:99999", "http://", "[::1"])
+def test_an_endpoint_that_is_no_url_is_told(machines, monkeypatch, wrong):
+    monkeypatch.setenv("RETRAIN_REMOTE", "s3://bucket/endpoint")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
+    answers_again()
+    with pytest.raises(ArgumentError, match="AWS_ENDPOINT_URL is no URL"):
+        sharing.begin()
 
 
 def test_a_bucket_that_is_not_there(machines, monkeypatch):
