@@ -207,11 +207,14 @@ def keep(artifact: Artifact) -> Artifact:
     """Copy an artifact of the cache to where it stays; nothing if an intact copy is there.
 
     Raises:
-        InputError: it is damaged, or the data root cannot be written.
+        InputError: it is damaged, cannot be brought from the remote, or the data root cannot be
+            written.
     """
     there = layout.permanent() / artifact.name
     if find_damage(artifact, folder=there) is None:
         return artifact
+    if not (layout.cache() / artifact.name).is_dir() and remote.current() is not None:
+        fetch(artifact)
     with draft(artifact.kind, permanent=True) as new:
         if damage := find_damage(artifact, folder=layout.cache() / artifact.name, thorough=True):
             raise InputError(f"{artifact} cannot be kept ({damage}): the next run computes it.")

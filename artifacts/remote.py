@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ADDRESS = "RETRAIN_REMOTE"
 FORMAT = 1
 SCHEMES = ("s3", "gs", "az")
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 CHUNK = 256 * 1024  # bytes at a time; the default of 10 MiB is slower
 PAUSE = 60.0  # seconds for which a remote that did not answer is not asked again
 P = ParamSpec("P")
@@ -355,8 +356,10 @@ def _open(address: str, times: dict[str, Any], *, seconds: int) -> "ObjectStore"
             "backoff": {"init_backoff": timedelta(milliseconds=100), "base": 2.0},
         },
     }
-    if urlsplit(address).scheme == "s3" and (provider := _profile(address)):
-        options["credential_provider"] = provider
+    if urlsplit(address).scheme == "s3":
+        _check_endpoint()
+        if provider := _profile(address):
+            options["credential_provider"] = provider
     return from_url(address, **options)
 
 
@@ -393,8 +396,12 @@ def _first_line(text: str) -> str:
 
 @cache
 def _remote(address: str, _process: int) -> Remote:
-    parts = urlsplit(address)
-    if parts.scheme not in SCHEMES or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        fits = parts.port is None and "//" not in parts.path
+    except ValueError:  # as brackets that are not closed
+        fits = False
+    if not fits or parts.scheme not in SCHEMES or not parts.hostname:
         raise ArgumentError(
             f"{ADDRESS} is {one_line(_without_secret(address))!r}: write s3://bucket/prefix, "
             "gs://bucket/prefix or az://container/prefix."
@@ -405,6 +412,22 @@ def _remote(address: str, _process: int) -> Remote:
             "of the provider."
         )
     return Remote(address.rstrip("/"))
+
+
+def _check_endpoint() -> None:
+    """Check the server that is named instead of Amazon's: the client panics at what is no URL.
+
+    Raises:
+        ArgumentError: it is no URL.
+    """
+    for name in ENDPOINTS:
+        try:
+            parts = urlsplit(os.environ.get(name) or "https://example.com")
+            fits = parts.scheme in {"http", "https"} and bool(parts.hostname and parts.port != 0)
+        except ValueError:  # as a port of six digits
+            fits = False
+        if not fits:
+            raise ArgumentError(f"{name} is no URL: write https://HOST or http://HOST:PORT.")
 
 
 def _without_secret(address: str) -> str:

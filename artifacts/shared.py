@@ -10,6 +10,7 @@ artifact.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -106,6 +107,12 @@ def forget(name: str) -> None:
     """Note that nothing is known of the artifact in the remote."""
     if there := remote.current():
         _note(there, name).unlink(missing_ok=True)
+
+
+def forget_all() -> None:
+    """Note that nothing is known of any artifact in the remote."""
+    if there := remote.current():
+        shutil.rmtree(there.folder / "artifacts", ignore_errors=True)
 
 
 def is_damaged(name: str) -> bool:

@@ -19,6 +19,7 @@ from artifacts.shared import Index, RemoteDamageError
 
 #: What is younger stays: its record, or what names it, may be on its way.
 GRACE = timedelta(days=1)
+OLDEST = timedelta(days=365_000)  # older is nothing; a date before it would be none
 
 
 def named() -> Remote:
@@ -103,24 +104,40 @@ def verify(*, repair: bool = False) -> list[dict[str, str]]:
     Raises:
         InputError: the remote does not answer, or refuses.
     """
-    there, found, lost = named(), [], set()
+    there = named()
+    damaged: dict[str, str] = {}
     with explain_write_errors(layout.root()):
         for name in sorted(shared.names(there)):
             if problem := _find_damage(there, name):
-                found.append({"what": f"artifacts/{name}", "problem": problem})
-                if repair and not _mend(there, name):
-                    lost.add(name)
-        for each in there.find("records"):
-            key = each.name.removeprefix("records/")
-            try:
-                record = sharing.read_remote(there, key) if _is_key(key) else None
-                if record and record[0].name in lost:
-                    there.delete([each.name])
-            except RemoteDamageError as error:
-                found.append({"what": each.name, "problem": str(error)})
+                damaged[name] = problem
                 if repair:
-                    there.delete([each.name])
-    return found
+                    _mend(there, name)
+        found = [{"what": f"artifacts/{name}", "problem": damaged[name]} for name in damaged]
+        return found + list(_verify_records(there, damaged, repair=repair))
+
+
+def _verify_records(
+    there: Remote, damaged: Collection[str], *, repair: bool
+) -> Iterator[dict[str, str]]:
+    """Yield the records that are damaged, or lead to nothing but what is known to be damaged."""
+    whole = shared.names(there)
+    for each in there.find("records"):
+        key = each.name.removeprefix("records/")
+        if not _is_key(key):
+            continue
+        try:
+            read = sharing.read_remote(there, key)
+        except RemoteDamageError as error:
+            yield {"what": each.name, "problem": str(error)}
+            if repair:
+                there.delete([each.name])
+            continue
+        if read is None or read[0].name in whole:
+            continue
+        if read[0].name not in damaged:
+            yield {"what": each.name, "problem": f"{read[0]} is not there"}
+        if repair and not _mend(there, read[0].name):
+            there.delete([each.name])
 
 
 def _find_damage(there: Remote, name: str) -> str | None:
@@ -174,27 +191,30 @@ def prune(
     there = named()
     there.put("clock", b"")
     now = max(each.modified for each in there.find("") if each.name == "clock")
+    written_before = now - min(older_than, OLDEST)
     going: list[Stat] = []
     staying: list[Stat] = []
     for each in there.find("records"):
-        (going if each.modified < now - older_than else staying).append(each)
+        (going if each.modified < written_before else staying).append(each)
     with ThreadPoolExecutor(shared.AT_ONCE) as pool:
         needed = set(kept).union(*pool.map(lambda each: _named_by(there, each), staying))
     by_artifact: dict[str, list[Stat]] = defaultdict(list)
     for each in there.find("artifacts"):
         by_artifact["/".join(each.name.removesuffix(".json").split("/")[1:3])].append(each)
-    files = [
-        each
+    gone = [
+        name
         for name, there_are in by_artifact.items()
         if name not in needed and max(one.modified for one in there_are) < now - GRACE
-        for each in there_are
     ]
-    files += [each for each in there.find("checkpoints") if each.modified < now - older_than]
+    files = [each for name in gone for each in by_artifact[name]]
+    files += [each for each in there.find("checkpoints") if each.modified < written_before]
     if not dry_run:
         there.delete(each.name for each in going)  # records first: none leads to nothing
         there.delete(
             each.name for each in sorted(files, key=lambda each: each.name[-5:] != ".json")
         )
+        for name in gone:
+            shared.forget(name)
     return len(going), len(files), sum(each.size for each in files)
 
 
@@ -224,3 +244,4 @@ def clear(kept: Collection[str]) -> None:
             for each in there.find(place)
             if "/".join(each.name.removesuffix(".json").split("/")[1:3]) not in kept
         )
+    shared.forget_all()

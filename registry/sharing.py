@@ -34,7 +34,10 @@ _log_of_module = logging.getLogger(__name__)
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
 _BATCHES = "batches"  # kind of artifacts, and the field of an erasure that names them
-_EVENT = re.compile(rf"{_LOG}/([0-9]{{6,}})\.json")
+#: Names of events, pointers and names; other objects there are none of ours.
+_AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
+_A_POINTER = re.compile(rf"{_POINTERS}/([^/]+)/champion\.json")
+_SOME_NAMES = re.compile(rf"{_NAMES}/([0-9a-f]{{64}})\.jsonl")
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -106,7 +109,11 @@ def _bring(there: Remote) -> None:
     if not _is_known(known):
         known = Known()  # another store was restored, or the notes are gone
     # Pointers first: an event that one of these leads to is then among those that are listed.
-    pointers = {each.name.split("/")[2]: each.tag for each in there.find(_POINTERS)}
+    pointers = {
+        match[1]: each.tag
+        for each in there.find(_POINTERS)
+        if (match := _A_POINTER.fullmatch(each.name))
+    }
     changed = {
         dataset: found
         for dataset, tag in pointers.items()
@@ -167,17 +174,17 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     """Write events of other machines, after what they lead to."""
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
-    events = {number: _get_text(there, f"{_LOG}/{number:06d}.json") for number in numbers}
+    events = {number: _get_event(there, number) for number in numbers}
     gone = _erased(events.values())
     for name in sorted(_kept_there(there) - gone):
         kind, _, digest = name.partition("/")
         if not (layout.permanent() / name).is_dir():
             fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
         _note_kept(there, name)
-    for each in there.find(_NAMES):
-        file = layout.store() / "names" / Path(each.name).name
-        if not file.exists() and f"{_BATCHES}/{file.stem}" not in gone:
-            write_atomically(file, _get_text(there, each.name))
+    for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
+        file = layout.store() / "names" / f"{found[1]}.jsonl"
+        if not file.exists() and f"{_BATCHES}/{found[1]}" not in gone:
+            write_atomically(file, _text(there, found[0], _get(there, found[0])))
     layout.log().mkdir(parents=True, exist_ok=True)
     for number, text in events.items():
         if event := _erasure(text):
@@ -185,11 +192,29 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
         write_atomically(_event(number), text)
 
 
-def _get_text(there: Remote, name: str) -> str:
+def _get_event(there: Remote, number: int) -> str:
+    """Return an event of the remote; one that is none is not written here, where it would stay.
+
+    Raises:
+        InputError: it is none.
+    """
+    content = _get(there, f"{_LOG}/{number:06d}.json")
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
+        text = content.decode()
+        event = json.loads(text)
+        if isinstance(event.get("kind"), str) and isinstance(event.get("about"), dict):
+            return text
+    raise InputError(
+        f"Event {number} of {there.address} is damaged: put back the file of another machine that "
+        f"has it, data/store/log/{number:06d}.json."
+    )
+
+
+def _get(there: Remote, name: str) -> bytes:
     content = there.get(name)
     if content is None:
         raise InputError(f"{name} in {there.address} has been removed.")
-    return _text(there, name, content)
+    return content
 
 
 def _text(there: Remote, name: str, content: bytes) -> str:
@@ -223,13 +248,18 @@ def _erased(more: Iterable[str] = ()) -> set[str]:
 
 
 def _follow_erasure(event: dict[str, Any]) -> None:
-    """Remove the batches that an erasure on another machine replaced."""
+    """Remove the batches that an erasure on another machine replaced, and say what is left to do.
+
+    What it removed from the remote no longer counts as lying there.
+    """
+    shared.forget_all()
     about = event["about"]
     for digest in about[_BATCHES]:
         delete(Artifact(kind=_BATCHES, digest=digest, size=0), permanent=True)
         (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
     dataset, why = str(event.get("dataset")), str(about.get("why"))
-    words = ("--dataset", dataset, "--why", why, *about.get("rows", ()))
+    rows = [row for row in map(str, about.get("rows", ())) if layout.SHA_256.fullmatch(row)]
+    words = ("--dataset", dataset, "--why", why, *rows)
     _log_of_module.warning(
         "Rows of %s were erased on another machine. Erase them here too, from cache, reports and "
         "incoming files: ./run data erase %s",
@@ -385,7 +415,7 @@ def _numbers() -> list[int]:
 
 def _numbers_there(there: Remote, after: str | None) -> list[int]:
     """Return the numbers of the events that the remote has after the one of that name, in order."""
-    listed = (_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
+    listed = (_AN_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
     return [int(match[1]) for match in listed if match]
 
 

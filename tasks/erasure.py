@@ -75,8 +75,10 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     }
     held = [holder for holder in found if holder.kind == data.BATCHES]
     digests = {holder.digest for holder in found} | _former(dataset, held)
+    digests |= _replaced(dataset, wanted)
     made = lineage.descendants(digests)
-    names = {batch.name for batch in data.current(dataset).batches if batch.digest in digests}
+    batches = data.current(dataset).batches
+    names = {one.name for one in batches if not digests.isdisjoint((one.digest, *one.former))}
     showing = _showing(there, made)
     shown_in = showing | {holder.name for holder in found}
     notes = _notes(found)
@@ -89,13 +91,14 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     removed["checkpoints"] = _remove_checkpoints(dataset)
     going = {holder.name for holder in found if holder not in held} | showing
     removed["artifacts of the cache"] = _remove_cached(there, going)
-    known = {batch.digest for batch in data.current(dataset).batches}
+    known = {batch.digest for batch in batches}
     renewed = {
         holder.digest: row_holders.rewrite(holder, wanted, dataset)
         for holder in held
         if holder.digest in known
     }
-    log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
+    if renewed or not wanted <= data.current(dataset).erased:  # else it is known, on all machines
+        log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
     sharing.remove(held)
     upkeep.clear(sharing.kept())
     for holder in held:  # last: while one is there, the same command starts again
@@ -116,6 +119,24 @@ def _former(dataset: str, held: Collection[Artifact]) -> set[str]:
     digests = {holder.digest for holder in held}
     there = data.current(dataset).batches
     return {old for batch in there if batch.digest in digests for old in batch.former}
+
+
+def _replaced(dataset: str, wanted: frozenset[str]) -> set[str]:
+    """Return the digests of the batches that lost such rows earlier, as on another machine.
+
+    With them those that they had before.
+    """
+    gone = {
+        old
+        for event in log.events(dataset)
+        if event.kind == "erase" and not wanted.isdisjoint(event.about["rows"])
+        for old in event.about["batches"]
+    }
+    for batch in data.current(dataset).batches:
+        for number, old in enumerate(batch.former):
+            if old in gone:
+                gone |= set(batch.former[:number])
+    return gone
 
 
 def _showing(there: Iterable[Entry], made: Iterable[Record]) -> set[str]:

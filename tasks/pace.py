@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 
 from artifacts import keys
 from artifacts.artifact import Artifact
+from artifacts.errors import InputError
 from artifacts.locks import shared_lock
 from artifacts.outcomes import outcomes
 from classifier.errors import BudgetSpentError
@@ -139,7 +140,10 @@ def counting(
         raise
     except BaseException:
         if "train" not in made:
-            _write(training, manifest, time.monotonic() - started, finished=False)
+            try:
+                _write(training, manifest, time.monotonic() - started, finished=False)
+            except InputError as error:  # the end of the run is what counts
+                get_run_logger().warning("The time of this training does not count: %s", error)
         raise
     finally:
         for outcome in outcomes(made, flow_run):

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from artifacts import inventory, layout, pruning, records, remote, shared, sharing, upkeep
+from artifacts import artifact, inventory, layout, pruning, records, remote, shared, sharing, upkeep
 from artifacts.errors import ArgumentError, InputError
 from artifacts.remote import RemoteAwayError, RemoteError
 from tests.artifacts.machines import Machines, change, objects
@@ -137,6 +137,27 @@ def test_what_lies_only_in_the_remote_takes_no_room_here(toys, machines):
     assert inventory.verify() == []
 
 
+def test_what_lies_only_in_the_remote_can_be_kept(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    numbers = artifact.keep(toys.direct()[0].artifact)
+    assert (layout.permanent() / numbers.name / "numbers.json").exists()
+
+
+def test_what_another_machine_removed_is_written_again_before_a_record_names_it(toys, machines):
+    machines.on("a")
+    toys.direct()
+    machines.on("b")
+    upkeep.clear(())
+    machines.on("a")
+    toys.direct(refresh=True)
+    machines.on("c")
+    done = toys.direct()
+    assert said(done) == CACHED
+    assert done[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
+
+
 def test_without_a_remote_nothing_of_it_is_imported():
     code = (
         "import sys; from artifacts import sharing; "
@@ -250,6 +271,35 @@ def test_a_machine_that_has_it_mends_the_remote(toys, machines, bucket):
     assert toys.direct()[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
 
 
+def test_a_record_that_leads_to_nothing_is_found_and_mended(toys, machines):
+    machines.on("a")
+    numbers, total = (each.artifact for each in toys.direct())
+    remote.current().delete([f"artifacts/{numbers.name}.json", f"artifacts/{total.name}.json"])
+    found = upkeep.verify()
+    assert [row["what"].split("/")[1] for row in found] == ["draw", "total"]
+    assert found[0]["problem"] == f"{numbers} is not there"
+    artifact.delete(total)
+    assert upkeep.verify(repair=True) == found
+    assert upkeep.verify() == []
+    left = [each.split("/")[1] for each in objects(address()) if each.startswith("records/")]
+    assert left == ["draw"]
+    machines.on("b")
+    done = toys.direct()
+    assert said(done) == {"draw": "cached", "total": "ran"}
+    assert done[0].artifact.read_json("numbers.json")["values"] == [0, 1, 2]
+
+
+def test_no_record_counts_of_what_is_damaged_and_intact_nowhere(toys, machines):
+    machines.on("a")
+    numbers, _ = (each.artifact for each in toys.direct())
+    change(address(), f"artifacts/{numbers.name}/numbers.json", b"")
+    machines.on("b")
+    (found,) = upkeep.verify(repair=True)
+    assert found["what"] == f"artifacts/{numbers.name}"
+    assert upkeep.verify() == []
+    assert said(toys.direct())["draw"] == "ran"
+
+
 @pytest.mark.parametrize(
     "change_to",
     [
@@ -356,6 +406,13 @@ def test_prune_leaves_what_is_young(toys, machines):
         upkeep.prune(older_than=timedelta(hours=1), kept=())
 
 
+def test_nothing_is_older_than_all_time(toys, machines):
+    machines.on("a")
+    toys.direct()
+    for days in (999_999, timedelta.max.days):
+        assert upkeep.prune(older_than=timedelta(days=days), kept=()) == (0, 0, 0)
+
+
 def test_prune_removes_old_records_and_what_only_they_name(toys, machines, monkeypatch):
     machines.on("a")
     numbers, total = (each.artifact for each in toys.direct())
@@ -415,6 +472,9 @@ def test_clear_removes_all_that_can_be_computed(toys, machines):
         "file:///tmp/x",
         "https://example.com/bucket",
         "s3://",
+        "s3://[::1",
+        "s3://bucket:99999/team",
+        "s3://bucket//team",
         "s3://key:secret-word@bucket/team",
         "s3://bucket/team?token=secret-word",
     ],
@@ -424,6 +484,15 @@ def test_what_is_no_address_of_a_bucket_is_refused_without_its_secret(monkeypatc
     with pytest.raises(ArgumentError, match="RETRAIN_REMOTE") as caught:
         remote.current()
     assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["minio:9000", "minio", "http://minio:99999", "http://", "[::1"])
+def test_an_endpoint_that_is_no_url_is_told(machines, monkeypatch, wrong):
+    monkeypatch.setenv("RETRAIN_REMOTE", "s3://bucket/endpoint")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
+    answers_again()
+    with pytest.raises(ArgumentError, match="AWS_ENDPOINT_URL is no URL"):
+        sharing.begin()
 
 
 def test_a_bucket_that_is_not_there(machines, monkeypatch):
@@ -539,7 +608,9 @@ def test_what_is_gone_there_costs_other_machines_one_run_and_is_not_called_damag
     toys.direct()
     machines.on("b")
     numbers, total = (each.artifact for each in toys.direct())
+    machines.on("a")
     upkeep.clear(())
+    machines.on("b")
     with pytest.raises(InputError, match=r"numbers/\w{8} is no longer in s3://.*: run the same"):
         _ = numbers.path
     assert said(toys.direct()) == RAN

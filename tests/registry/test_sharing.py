@@ -213,6 +213,45 @@ def test_an_artifact_that_is_damaged_there_is_not_believed(machines):
     assert not layout.log().exists() or not list(layout.log().iterdir())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "store/log/notes.txt",
+        "store/log/1.json",
+        "store/registry/x",
+        "store/registry/toys/old/champion.json",
+        "store/artifacts/x",
+        "store/artifacts/models/old/x",
+        "store/names/x.txt",
+    ],
+)
+def test_objects_of_others_in_the_bucket_do_not_matter(machines, name):
+    machines.on("a")
+    event = promote("one")
+    change(os.environ["RETRAIN_REMOTE"], name, b"\xff")
+    machines.on("b")
+    assert verified() == event.about["model"]
+    two = promote("two", expected=event.number)
+    machines.on("a")
+    assert verified() == two.about["model"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xfe", b"[]", b'{"kind": "freeze"}'])
+def test_an_event_that_is_damaged_there_is_not_written_here(machines, content):
+    machines.on("a")
+    promote("one")
+    decisions.decide("freeze", "toys", "a holiday")
+    there, name = os.environ["RETRAIN_REMOTE"], "store/log/000002.json"
+    intact = remote.current().get(name)
+    change(there, name, content)
+    machines.on("b")
+    with pytest.raises(InputError, match=r"Event 2 of .* is damaged"):
+        log.everything()
+    assert not (layout.log() / "000002.json").exists()
+    change(there, name, intact)
+    assert kinds() == ["promote", "freeze"]
+
+
 def test_without_the_remote_it_is_read_and_nothing_is_decided(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
     machines = Machines(tmp_path, monkeypatch)

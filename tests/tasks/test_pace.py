@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from artifacts import layout
 from artifacts.artifact import Artifact
@@ -159,3 +160,15 @@ def test_a_training_that_fails_is_counted_and_one_that_ran_before_is_not():
     with pace.counting(training(), rows, "run") as made:
         made["train"] = Artifact(kind="models", digest="d" * 64, size=0, metadata=about)
     assert len(log.events("mnist")) == 1
+
+
+def test_a_training_that_is_ended_ends_as_that_where_the_log_cannot_be_written():
+    rows = manifest(OLD)
+    layout.store().mkdir(parents=True)
+    (layout.store() / "format.json").write_text("{}")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        disable_run_logger(),
+        pace.counting(training(), rows, "run"),
+    ):
+        raise KeyboardInterrupt
