@@ -441,7 +441,7 @@ def current() -> Remote | None:
     Raises:
         ArgumentError: it is no address of a bucket.
     """
-    address = os.environ.get(ADDRESS, "")
+    address = os.environ.get(ADDRESS, "").strip()
     return _remote(address, os.getpid()) if address else None
 
 

@@ -80,7 +80,7 @@ class SharedLock:
     """
 
     def __init__(self, name: str) -> None:
-        remote = os.environ.get("RETRAIN_REMOTE", "").rstrip("/")
+        remote = os.environ.get("RETRAIN_REMOTE", "").strip().rstrip("/")
         digest = hashlib.sha256(f"{remote}\0{name}".encode()).digest()
         self._number = int.from_bytes(digest[:8], "big", signed=True)
         self._connection: Any = None

@@ -224,9 +224,10 @@ def remote(address: str, step: Step[Any], dataset: str, device: str) -> Iterator
         ArgumentError: the address is none.
         InputError: it does not answer, or a worker is not fit; the sentence says why.
     """
-    if not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+", address):
+    if not re.fullmatch(r"(tcp|tls|ws|wss)://[^\s@]+:\d+", address):
         raise ArgumentError(
-            f"--dask is {address!r}: give the address of a scheduler, as tcp://host:8786."
+            f"--dask is {address.rpartition('@')[2]!r}: give the address of a scheduler, as "
+            "tcp://host:8786, without a user or password."
         )
     with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
         client = _connect(runner, address)
