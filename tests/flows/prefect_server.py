@@ -9,8 +9,30 @@ from contextlib import contextmanager, suppress
 
 import httpx
 
+from tests.fixtures.postgres import cluster, programs
+
 #: How long a server waits for late events before it acts on silence: Prefect has 60 s.
 BUFFER = "PT5S"
+
+
+@contextmanager
+def database():
+    """The settings of an empty PostgreSQL, where there is one; else SQLite is used.
+
+    A lock of SQLite delays what automations do, or has them do it twice: docs/operation.md.
+    """
+    if programs() is None:
+        yield {}
+        return
+    with cluster() as there:
+        yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": there.create("prefect")}
+
+
+@contextmanager
+def with_automations(folder, **more):
+    """Start a server whose automations act on each event once, and use it; yields its address."""
+    with database() as settings, running(folder, **settings, **more) as address:
+        yield address
 
 
 @contextmanager

@@ -162,7 +162,7 @@ class Told:
 @pytest.fixture(scope="module")
 def there(tmp_path_factory, source):
     folder = tmp_path_factory.mktemp("alarms")
-    with prefect_server.running(folder / "home") as address, webhook() as hook:
+    with prefect_server.with_automations(folder / "home") as address, webhook() as hook:
         told = Told(folder, address, source, hook)
         hook.as_block()
         try:

@@ -111,7 +111,7 @@ def story(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("crash")
     with (
-        prefect_server.running(folder / "home", PREFECT_UI_URL=UI) as address,
+        prefect_server.with_automations(folder / "home", PREFECT_UI_URL=UI) as address,
         get_client(sync_client=True) as client,
         webhook() as hook,
     ):

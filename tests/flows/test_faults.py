@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import PROJECT, CommandLine
 
 STEPS = ("download", "normalise", "manifest", "train", "evaluate", "plot")
-MOMENTS = {"kill": 18, "full": 8, "read-only": 8}
+MOMENTS = {"kill": 18, "full": 10, "read-only": 10}
 LANES = 2
 LASTING = re.compile(
     r"cache/(raw|tables|manifests|models|evaluations|pictures)/[0-9a-f]{64}(\.json|/.+)"

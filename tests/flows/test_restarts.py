@@ -20,7 +20,7 @@ def test_a_run_that_crashes_before_it_begins_starts_again_twice_and_then_fails(t
     from prefect.states import Crashed, Pending
 
     with (
-        prefect_server.running(tmp_path / "home") as address,
+        prefect_server.with_automations(tmp_path / "home") as address,
         get_client(sync_client=True) as client,
     ):
         assert CommandLine(PROJECT, address)("deploy").returncode == 0
