@@ -1,6 +1,6 @@
 """Trainings on Dask workers beside a plain loop: efficiency, and what a trial costs besides.
 
-    python -m benchmarks.sweep [--source FOLDER] [--trials 16] [--rounds 3] [--quick]
+    python -m benchmarks.sweep [--source FOLDER] [--trials 16] [--limit ROWS] [--rounds 3] [--quick]
 
 All train `cnn` on MNIST with one thread each, and take turns: a plain loop that reads the rows once
 and calls `fit`; two such loops at once, which is what the cores themselves can do; and a sweep on
@@ -41,12 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", type=Path, help="folder with the four IDX files")
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--limit", type=int, help="train on the first rows alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    trials = 2 if asked.quick else asked.trials
-    setting = Setting(trials=trials, limit=QUICK_ROWS if asked.quick else None)
+    trials, limit = (2, QUICK_ROWS) if asked.quick else (asked.trials, asked.limit)
+    setting = Setting(trials=trials, limit=limit)
     if asked.way:
         print(json.dumps(_plain(setting) if asked.way == "plain" else _sweep(setting, asked.way)))
         return
@@ -66,7 +67,8 @@ def _measure(setting: Setting, rounds: int) -> None:
         for workers in ("1", "2"):
             found[workers].append(_run(setting, workers))
     print(
-        f"{machine.processor()}, {os.cpu_count()} cores; {setting.trials} x {RECIPE}, {rounds=}\n"
+        f"{machine.processor()}, {os.cpu_count()} cores; {setting.trials} x {RECIPE} on "
+        f"{setting.limit or 'all'} rows, {rounds=}\n"
     )
     plain = median(one["seconds"] for one in found["plain"])
     bare = plain / setting.trials
@@ -106,7 +108,8 @@ def _at_once(setting: Setting) -> dict[str, Any]:
 
 def _start(setting: Setting, way: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "benchmarks.sweep", "--way", way]
-    command += ["--quick"] if setting.limit else ["--trials", str(setting.trials)]
+    command += ["--trials", str(setting.trials)]
+    command += ["--limit", str(setting.limit)] if setting.limit else []
     threads = "2" if way == "2" else "1"  # of all workers together
     environment = os.environ | dict.fromkeys(THREADS, threads)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
