@@ -240,8 +240,7 @@ def _erased(more: Iterable[str] = ()) -> set[str]:
     Args:
         more: events that are not here yet.
     """
-    here = (_event(number).read_text(encoding="utf-8") for number in _numbers())
-    found = (_erasure(text) for text in (*here, *more) if _BATCHES in text)
+    found = (_erasure(text) for text in (*_texts(), *more) if _BATCHES in text)
     return {
         f"{_BATCHES}/{digest}" for event in found if event for digest in event["about"][_BATCHES]
     }
@@ -413,6 +412,11 @@ def _numbers() -> list[int]:
     return sorted(int(path.stem) for path in paths if path.stem.isdigit())
 
 
+def _texts() -> Iterator[str]:
+    """Return the events that are here, as they were written."""
+    return (_event(number).read_text(encoding="utf-8", errors="replace") for number in _numbers())
+
+
 def _numbers_there(there: Remote, after: str | None) -> list[int]:
     """Return the numbers of the events that the remote has after the one of that name, in order."""
     listed = (_AN_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
@@ -455,9 +459,14 @@ def _counts(dataset: str, content: bytes) -> bool:
 
 def _undone() -> set[int]:
     """Return the numbers of the promotions that were taken back."""
-    texts = (_event(number).read_text(encoding="utf-8") for number in _numbers())
-    events = (json.loads(text) for text in texts if "undo" in text)
-    return {int(event["about"]["promotion"]) for event in events if event["kind"] == "undo"}
+    found = set()
+    for text in _texts():
+        with suppress(
+            ValueError, KeyError, TypeError, RecursionError
+        ):  # the log says what is damaged
+            if "undo" in text and (event := json.loads(text))["kind"] == "undo":
+                found.add(int(event["about"]["promotion"]))
+    return found
 
 
 def _event_of_pointer(dataset: str) -> int:

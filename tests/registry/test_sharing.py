@@ -252,6 +252,21 @@ def test_an_event_that_is_damaged_there_is_not_written_here(machines, content):
     assert kinds() == ["promote", "freeze"]
 
 
+def test_an_older_event_that_is_damaged_here_is_one_sentence(machines):
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    verified()
+    (layout.log() / f"{one.number:06d}.json").write_text("undo")
+    shutil.rmtree(remote.current().folder)  # as where the cache was removed
+    machines.on("a")
+    promote("three", expected=two.number)
+    machines.on("b")
+    with pytest.raises(InputError, match=r"000001"):
+        log.everything()
+
+
 def test_without_the_remote_it_is_read_and_nothing_is_decided(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
     machines = Machines(tmp_path, monkeypatch)
