@@ -12,6 +12,7 @@
     <root>/store/format.json             the format of all that lies in it
     <root>/store/log/                    what happened, one event a file
     <root>/store/artifacts/<kind>/<SHA-256>    artifacts that stay
+    <root>/store/erasures/               what other machines erased, and this one has not yet
     <root>/.restoring/                   a backup that is being restored
 
 The root is a setting of the process: RETRAIN_DATA, else `data/` beside this package.

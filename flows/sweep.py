@@ -99,7 +99,7 @@ def sweep(
         only_base=only_base,
     )
     _check(asked, challenge=challenge, workers=workers, dask=dask)
-    with _connected(None if dry_run else dask, dataset, device) as cluster:
+    with _connected(dask, dataset, device) as cluster:
         plans = cluster.same(asked.plans, device) if cluster else asked.plans(device)
         try:
             data = new_data(dataset, only_base=bool(only_base or limit), shape=plans[0].image_size)

@@ -11,9 +11,7 @@ log is read. The remote is written first: without it nothing is decided.
 
 import hashlib
 import json
-import logging
 import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -22,18 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import layout, remote, shared, upkeep
-from artifacts.artifact import Artifact, delete, fetch, find_damage, stats_of
+from artifacts.artifact import Artifact, fetch, find_damage, stats_of
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
 from artifacts.remote import Remote, RemoteAwayError, RemoteError
-from artifacts.text import one_line
-from registry import formats
+from registry import erasures, formats
 
-_log_of_module = logging.getLogger(__name__)
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
-_BATCHES = "batches"  # kind of artifacts, and the field of an erasure that names them
 #: Names of events, pointers and names; other objects there are none of ours.
 _AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
 _A_POINTER = re.compile(rf"{_POINTERS}/([^/]+)/champion\.json")
@@ -88,6 +83,7 @@ def bring(*, now: bool = False) -> None:
         if now:
             raise _nothing_decided(error) from None
         remote.warn(error, "What is here counts until it does.")
+    erasures.warn_of_left()
     _brought[place] = time.monotonic()
 
 
@@ -175,7 +171,7 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
     events = {number: _get_event(there, number) for number in numbers}
-    gone = _erased(events.values())
+    gone = erasures.replaced([*_texts(), *events.values()])
     for name in sorted(_kept_there(there) - gone):
         kind, _, digest = name.partition("/")
         if not (layout.permanent() / name).is_dir():
@@ -183,12 +179,14 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
         _note_kept(there, name)
     for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
         file = layout.store() / "names" / f"{found[1]}.jsonl"
-        if not file.exists() and f"{_BATCHES}/{found[1]}" not in gone:
+        if not file.exists() and f"{erasures.BATCHES}/{found[1]}" not in gone:
             write_atomically(file, _text(there, found[0], _get(there, found[0])))
+    concerned = erasures.may_concern()
     layout.log().mkdir(parents=True, exist_ok=True)
     for number, text in events.items():
-        if event := _erasure(text):
-            _follow_erasure(event)  # first: whoever is killed here follows it again
+        if event := erasures.parse(text):  # first: whoever is killed here follows it again
+            shared.forget_all()  # what it removed from the remote
+            erasures.follow(number, event, note=concerned)
         write_atomically(_event(number), text)
 
 
@@ -224,49 +222,6 @@ def _text(there: Remote, name: str, content: bytes) -> str:
         raise InputError(f"{name} in {there.address} is damaged: it is no text.") from None
 
 
-def _erasure(text: str) -> dict[str, Any] | None:
-    """Return the event, if it is an erasure."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        event: dict[str, Any] = json.loads(text)
-        about = event["about"]
-        if event["kind"] == "erase" and all(layout.SHA_256.fullmatch(d) for d in about["batches"]):
-            return event
-    return None
-
-
-def _erased(more: Iterable[str] = ()) -> set[str]:
-    """Return the names of the batches that erasures replaced.
-
-    Args:
-        more: events that are not here yet.
-    """
-    found = (_erasure(text) for text in (*_texts(), *more) if _BATCHES in text)
-    return {
-        f"{_BATCHES}/{digest}" for event in found if event for digest in event["about"][_BATCHES]
-    }
-
-
-def _follow_erasure(event: dict[str, Any]) -> None:
-    """Remove the batches that an erasure on another machine replaced, and say what is left to do.
-
-    What it removed from the remote no longer counts as lying there.
-    """
-    shared.forget_all()
-    about = event["about"]
-    for digest in about[_BATCHES]:
-        delete(Artifact(kind=_BATCHES, digest=digest, size=0), permanent=True)
-        (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
-    dataset, why = str(event.get("dataset")), str(about.get("why"))
-    rows = [row for row in map(str, about.get("rows", ())) if layout.SHA_256.fullmatch(row)]
-    words = ("--dataset", dataset, "--why", why, *rows)
-    _log_of_module.warning(
-        "Rows of %s were erased on another machine. Erase them here too, from cache, reports and "
-        "incoming files: ./run data erase %s",
-        one_line(dataset),
-        shlex.join(one_line(str(word)) for word in words),
-    )
-
-
 def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
     """Remove from the remote what an erasure left there that was interrupted, or knew no remote.
 
@@ -274,13 +229,13 @@ def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
         there: the remote.
         ours: numbers of the events that were written there just now.
     """
-    left = sorted(_kept_there(there) & _erased())
-    mine = (_erasure(_event(number).read_text(encoding="utf-8")) for number in ours)
+    left = sorted(_kept_there(there) & erasures.replaced(_texts()))
+    mine = (erasures.parse(_event(number).read_text(encoding="utf-8")) for number in ours)
     if not left and not any(mine):
         return
     with suppress(RemoteError):  # who may only read leaves it to others
         digests = (name.partition("/")[2] for name in left)
-        remove([Artifact(kind=_BATCHES, digest=digest, size=0) for digest in digests])
+        remove([Artifact(kind=erasures.BATCHES, digest=digest, size=0) for digest in digests])
         upkeep.clear(_stays(there))
 
 
@@ -312,7 +267,7 @@ def take(number: int, content: bytes) -> bool:
 def _push_kept(there: Remote) -> None:
     """Write the artifacts that stay, and the names of batches, as far as the remote lacks them."""
     waiting = [each for each in _kept() if not _kept_note(there, each.name).exists()]
-    gone = _erased() if waiting else set()
+    gone = erasures.replaced(_texts()) if waiting else set()
     for artifact in waiting:
         if artifact.name in gone:
             continue
@@ -342,7 +297,9 @@ def kept() -> set[str]:
 
 def _stays(there: Remote) -> set[str]:
     """Return the names of the artifacts that stay, also those that no event names yet."""
-    return ({artifact.name for artifact in _kept()} | _kept_there(there)) - _erased()
+    return ({artifact.name for artifact in _kept()} | _kept_there(there)) - erasures.replaced(
+        _texts()
+    )
 
 
 def _kept_there(there: Remote) -> set[str]:

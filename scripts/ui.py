@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,8 @@ def set_environment(address: str, host: str) -> None:
     # Else every web page that a browser here shows may start runs, and so commands of the worker.
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", address)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # of the server that it starts
+        if not password.isascii():
+            fail("PREFECT_SERVER_API_AUTH_STRING is not ASCII: Prefect fails on such a password.")
         os.environ["PREFECT_API_AUTH_STRING"] = password
     for name in ("NO_PROXY", "no_proxy"):  # worker and runs ask this server
         known = [part for part in os.environ.get(name, "").split(",") if part]
@@ -94,17 +97,18 @@ def claim(host: str, port: int, address: str) -> None:
 
 
 def lock(port: int) -> bool:
-    """Take this port among all `./run ui` of a Prefect home; False where another has it.
+    """Take this port among all `./run ui` of this user; False where another has it.
 
     A server listens only seconds after its start. The lock goes with this process.
     """
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    home.mkdir(parents=True, exist_ok=True)
-    file = os.open(home / f"image-retraining-{port}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = Path(tempfile.gettempdir()) / f"image-retraining-{os.getuid()}-{port}.lock"
     try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        fail(f"{path} cannot be opened: {error.strerror}.")
     return True  # the file stays open
 
 

@@ -40,9 +40,14 @@ TOPIC = "log-of-{}"  # of the events that carry the log lines of a flow run
 GPU = {"GPU": 1}  # what a training takes of a worker that declares GPUs
 #: Packages that scheduler and workers must have in the version of this process.
 ALIKE = ("dask", "distributed", "cloudpickle", "msgpack")
-#: A cluster of our own: no limit of memory, since a training's is none of Dask's data, and no
-#: second training that waits on a worker while another worker is idle.
-SETTINGS = {"distributed.scheduler.worker-saturation": 1.0, "distributed.comm.timeouts.connect": 60}
+#: A cluster of our own: no limit of memory, since a training's is none of Dask's data; no second
+#: training that waits on a worker while another worker is idle; and freed memory is kept for the
+#: next mini-batch, where Dask hands it back to the system.
+SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.comm.timeouts.connect": 60,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+}
 #: Packages that scheduler and workers must be able to import.
 IMPORTED = ("prefect_dask", "tasks")
 HOW = "docs/many-machines.md has the command"

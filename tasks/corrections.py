@@ -65,6 +65,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
     Raises:
         InputError: the file cannot be read, or is no such CSV.
     """
+    if file.is_char_device():
+        raise InputError(f"{file} cannot be read: it is a device.")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened)

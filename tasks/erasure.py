@@ -19,7 +19,7 @@ from artifacts.inventory import Entry
 from artifacts.locks import lock, shared_lock
 from artifacts.records import Record
 from classifier import datasets
-from registry import data, log, sharing
+from registry import data, erasures, log, sharing
 from reporting.pictures import cover
 from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
@@ -106,6 +106,7 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
     removed["rows in batches"] = sum(found[holder] for holder in held)
+    erasures.done(dataset, wanted)
     pruning.prune()  # what killed runs left half written
     if runs.oldest_start() < float("inf"):
         notes.append("A run is under way: erase the same rows again when it has ended.")

@@ -506,7 +506,7 @@ def test_ui_leaves_a_port_to_another_one_that_is_starting(project):
     port = free_port()
     first = project.start("ui", PREFECT_SERVER_API_PORT=port, SERVER_SECONDS="600")
     project.wait_for_note("server start")
-    done = project("ui", PREFECT_SERVER_API_PORT=port)
+    done = project("ui", PREFECT_SERVER_API_PORT=port, PREFECT_HOME=str(project.folder / "other"))
     assert done.returncode == 1
     told = f"Another `./run ui` is starting: open http://127.0.0.1:{port} in a minute, or"
     assert done.stderr.splitlines()[-1].startswith(told)
@@ -560,6 +560,13 @@ def test_ui_refuses_a_port_that_is_none_in_a_sentence(project, port):
     done = project("ui", PREFECT_SERVER_API_PORT=port)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"PREFECT_SERVER_API_PORT is '{port}'")
+
+
+@one_shell
+def test_ui_refuses_a_password_on_which_prefect_fails(project):
+    done = project("ui", PREFECT_SERVER_API_AUTH_STRING="admin:pässword")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("PREFECT_SERVER_API_AUTH_STRING is not ASCII")
 
 
 @one_shell

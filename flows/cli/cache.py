@@ -15,7 +15,7 @@ from artifacts.errors import ArgumentError
 from artifacts.lineage import Lineage
 from flows.cli.answer import Answer, short, size
 from flows.cli.signals import ended_by_term
-from registry import data, sharing
+from registry import data, erasures, log, sharing
 
 MADE = ("at", "seconds", "device", "source", "flow_run")  # what `lineage` prints of an artifact
 
@@ -85,6 +85,8 @@ def _verify_remote(*, repair: bool) -> Answer:
 @app.command
 def push() -> Answer:
     """Write to RETRAIN_REMOTE what lies here and not there."""
+    log.everything()  # with the erasures of other machines
+    erasures.check_none_left()
     written, mended = upkeep.push()
     found = {"records": written, "artifacts": mended}
     return Answer(found, f"{written} records and {mended} artifacts were written.")

@@ -28,7 +28,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Scheduled
 from prefect.workers.process import ProcessWorker
 
-from artifacts.errors import InputError
+from artifacts.errors import ArgumentError, InputError
 from flows.cli import automations, server
 from flows.cli.address import shown
 from flows.cli.answer import Answer
@@ -38,6 +38,7 @@ POOL, QUEUE = "local", "training"  # as prefect.yaml has them
 IN_IMAGE = "/app"  # where the Dockerfile puts this folder
 AT_A_TIME = 1  # runs of the queue, unless another limit was set
 MISSED = timedelta(days=1)  # in which a run crashed that starts again
+NOT_IN_NAMES = frozenset("/%&<>?#\\")  # of work pools: Prefect refuses most, or reads an address
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
 REMEDY = f"off until there is a notification block named {automations.BLOCK} (docs/operation.md)"
 
@@ -103,6 +104,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
 
 def _kind_of_pool(client: SyncPrefectClient, name: str) -> str:
     """Return the type of the work pool; what was set on it stays. Makes `local` if missing."""
+    if not name.strip(" .") or not name.isprintable() or set(name) & NOT_IN_NAMES:
+        raise ArgumentError(f"--pool is {name!r}: give the name of a work pool.")
     try:
         pool = client.read_work_pool(name)
     except ObjectNotFound:

@@ -18,7 +18,7 @@ from artifacts import layout, runs
 from flows.cli.address import is_loopback, shown
 from flows.cli.answer import Answer
 from flows.names import DatasetName
-from registry import log, models
+from registry import erasures, log, models
 from tasks import history, seen
 from tasks.commands import dataset_option
 
@@ -45,7 +45,12 @@ def health(*, dataset: DatasetName | None = None, within: Days = 8.0) -> Answer:
     names = [dataset] if dataset else [name for name in log.datasets() if _has_champion(name)]
     now = time.time()
     found = [_state(name, now) for name in names]
-    problems = [*_no_dataset(names), *_late(found, now - within * DAY, now), *_silent_server()]
+    problems = [
+        *_no_dataset(names),
+        *_late(found, now - within * DAY, now),
+        *_not_erased(dataset),
+        *_silent_server(),
+    ]
     answer = {"healthy": not problems, "datasets": found, "problems": [vars(p) for p in problems]}
     if not problems:
         said = (f"{one['dataset']} {one['outcome']}, {_ago(one['at'], now)}" for one in found)
@@ -102,6 +107,13 @@ def _late(found: list[dict[str, Any]], limit: float, now: float) -> Iterator[Pro
                 f"{one['waiting_since'][:10]}.",
                 next=f"./run ingest{option}",
             )
+
+
+def _not_erased(dataset: str | None) -> Iterator[Problem]:
+    """Yield the erasures of other machines that were not done here."""
+    for erasure in erasures.left():
+        if dataset in {None, erasure.dataset}:
+            yield Problem(what=erasure.what, next=erasure.command)
 
 
 def _silent_server() -> Iterator[Problem]:

@@ -1,6 +1,9 @@
 """Machines: data roots of their own that share one remote."""
 
+import os
 import shutil
+
+RAN, CACHED = {"draw": "ran", "total": "ran"}, {"draw": "cached", "total": "cached"}
 
 
 class Machines:
@@ -32,3 +35,27 @@ def change(address, name, content):
     there = Remote(address)
     there.checked = True
     there.put(name, content)
+
+
+def said(outcomes):
+    """What became of each step."""
+    return {outcome.step: outcome.outcome for outcome in outcomes}
+
+
+def address():
+    """Of the remote."""
+    return os.environ["RETRAIN_REMOTE"]
+
+
+def files_here():
+    """Files of artifacts that are on this machine."""
+    from artifacts import layout
+
+    return [p for kind in layout.kinds() for p in (layout.cache() / kind).glob("*/*")]
+
+
+def answers_again():
+    """Forget that the remote did not answer, as a new process does."""
+    from artifacts import remote
+
+    remote._remote.cache_clear()

@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from registry import sharing
+from registry import erasures, sharing
 from tests.flows import pictures
 from tests.flows.test_erasure import report_pictures
 
@@ -30,7 +30,7 @@ def shown(root):
 def machines(server, bucket, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
     source = pictures.write_source(tmp_path / "source")
-    said = logging.getLogger(sharing.__name__)
+    said = logging.getLogger(erasures.__name__)
     said.addHandler(caplog.handler)  # Prefect, which knows it, keeps what it says from the root
     yield lambda name: pictures.data_root(tmp_path / name, source)
     said.removeHandler(caplog.handler)
@@ -56,6 +56,11 @@ def test_the_command_that_the_other_machine_is_told_erases_all_of_it_there(
         (told,) = {each for each in caplog.messages if TOLD in each}
         words = shlex.split(told.partition("./run ")[2])
         assert words == ["data", "erase", "--dataset", "folder", "--why", WHY, ROW]
+        refused = b("cache", "push")
+        assert refused.code == 1
+        assert told.partition("./run ")[2] in refused.sentence
+        (problem,) = b.json("health", code=1)["problems"][1:]
+        assert problem["next"] == f"./run {shlex.join(words)}"
         done = b(*words)
         assert done.code == 0, done.err
         assert f"models/{run['model'].rpartition('/')[2][:8]}" in done.out
@@ -63,6 +68,8 @@ def test_the_command_that_the_other_machine_is_told_erases_all_of_it_there(
         assert shown(b).isdisjoint(pictured)
         after = report_pictures(b, run)
         assert [name for name in before if before[name] == after[name]] == []
+        assert b("cache", "push").code == 0
+        assert len(b.json("health", code=1)["problems"]) == 1
 
 
 def test_both_machines_train_after_an_erasure_and_neither_is_told_of_its_own(

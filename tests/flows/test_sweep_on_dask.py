@@ -160,8 +160,9 @@ def scheduler(tmp_path_factory):
         yield address
 
 
-def test_a_scheduler_that_is_away_is_one_sentence(root, flows):
-    done = flows("sweep", "--dataset", "folder", "--dask", "tcp://127.0.0.1:9")
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_scheduler_that_is_away_is_one_sentence(root, flows, more):
+    done = flows("sweep", "--dataset", "folder", "--dask", "tcp://127.0.0.1:9", *more)
     assert done.code == 1
     assert "No Dask scheduler answers at tcp://127.0.0.1:9: start it" in done.sentence
     assert not root.exists()
@@ -274,6 +275,7 @@ def test_a_local_worker_has_one_gpu_of_those_that_are_visible(monkeypatch):
         seen = there.ask(os.getenv, "CUDA_VISIBLE_DEVICES").values()
         assert sorted(seen) == ["3", "7"]
         assert set(there.ask(os.getenv, "OMP_NUM_THREADS").values()) == {"4"}
+        assert set(there.ask(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
         workers = there.runner.client.scheduler_info(n_workers=-1)["workers"].values()
         assert [one["resources"] for one in workers] == [{"GPU": 1}] * 2
         assert all(one["nthreads"] == 1 for one in workers)

@@ -341,3 +341,11 @@ def test_an_unknown_pool_is_one_sentence(server):
     done = CommandLine(PROJECT, server)("deploy", "--pool", "nowhere")
     assert done.returncode == 1
     assert "Error: This server has no work pool 'nowhere': make it first" in done.stderr
+
+
+@pytest.mark.parametrize("pool", ["", " ", "?", "#", "a/b", "..", "new\nline"])
+def test_what_is_no_name_of_a_pool_is_one_sentence(server, flows, monkeypatch, pool):
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    done = flows("deploy", "--pool", pool)
+    assert done.code == 2
+    assert done.sentence == f"--pool is {pool!r}: give the name of a work pool."

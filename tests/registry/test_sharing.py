@@ -11,7 +11,7 @@ from artifacts import layout, remote
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
-from registry import decisions, log, models, pointer, sharing
+from registry import decisions, erasures, log, models, pointer, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import running
@@ -356,13 +356,63 @@ def test_an_erased_batch_that_still_lies_in_the_bucket_does_not_come_back(machin
 def test_the_command_after_an_erasure_elsewhere_can_be_typed(machines, caplog):
     why = 'it\'s "private" $(id)'
     machines.on("a")
-    erase(ingested("rows of a person"), why)
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    erase(batch, why)
     machines.on("b")
     log.everything()
     (said,) = [each for each in caplog.messages if "Erase them here too" in each]
     words = shlex.split(said.partition("files: ")[2])
     assert words[:3] == ["./run", "data", "erase"]
     assert words[3:] == ["--dataset", "toys", "--why", why, "f" * 64]
+
+
+def test_an_erasure_elsewhere_is_told_until_it_is_done_here(machines, caplog):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    erase(batch)
+    machines.on("b")
+    for _ in range(2):
+        caplog.clear()
+        erasures._told.clear()  # as in a new process
+        log.everything()
+        assert "Erase them here too" in caplog.text
+        with pytest.raises(InputError, match="so nothing was written"):
+            erasures.check_none_left()
+    erasures.done("other", {"f" * 64})
+    erasures.done("toys", {"e" * 64})
+    assert len(erasures.left()) == 1
+    erasures.done("toys", {"f" * 64})
+    caplog.clear()
+    erasures._told.clear()
+    log.everything()
+    assert caplog.text == ""
+    erasures.check_none_left()
+
+
+def test_an_erasure_of_before_does_not_concern_a_new_machine(machines, caplog):
+    machines.on("a")
+    erase(ingested("rows of a person"))
+    machines.on("b")
+    assert kinds() == ["ingest", "erase"]
+    assert erasures.left() == []
+    assert "Erase them here too" not in caplog.text
+
+
+def test_an_erasure_concerns_a_machine_that_worked_alone_before(machines):
+    machines.on("a")
+    erase(ingested("rows of a person"))
+    machines.on("b")
+    report = layout.reports() / "20260101-000000" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    log.everything()
+    assert [each.rows for each in erasures.left()] == [("f" * 64,)]
 
 
 def test_what_was_shared_and_is_named_by_no_event_yet_is_kept(machines):

@@ -129,7 +129,7 @@ def test_a_bad_csv_is_one_sentence_and_nothing_is_stored(root, tmp_path, name):
 
 
 def test_a_csv_that_is_not_there_is_one_sentence(root, tmp_path):
-    for path in (tmp_path / "none.csv", tmp_path):
+    for path in (tmp_path / "none.csv", tmp_path, "/dev/zero"):
         done = ask(root, "correct", path)
         assert done.code == 1
         assert str(path) in done.sentence
