@@ -349,3 +349,15 @@ def test_what_is_no_name_of_a_pool_is_one_sentence(server, flows, monkeypatch, p
     done = flows("deploy", "--pool", pool)
     assert done.code == 2
     assert done.sentence == f"--pool is {pool!r}: give the name of a work pool."
+
+
+def test_systemd_takes_the_unit_of_the_docs(tmp_path):
+    if (systemd := shutil.which("systemd-analyze")) is None:
+        pytest.skip("there is no systemd-analyze here: it is in Debian's package `systemd`")
+    operation = (PROJECT / "docs" / "operation.md").read_text(encoding="utf-8")
+    (unit,) = re.findall(r"```ini\n(.*?)```", operation, re.DOTALL)
+    assert "/srv/image-retraining/run ui" in unit
+    file = tmp_path / "image-retraining.service"
+    file.write_text(unit.replace("/srv/image-retraining", str(PROJECT)))
+    done = subprocess.run([systemd, "verify", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
