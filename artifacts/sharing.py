@@ -10,7 +10,7 @@ next run.
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -28,6 +28,21 @@ from artifacts.shared import Index, RemoteDamageError
 FORMAT = 1
 SCRATCH_SECONDS = 10.0  # between two looks at the unfinished work of a step
 _log = logging.getLogger(__name__)
+_watch: list[Callable[[bool], None]] = []  # what else to do before something is taken or written
+
+
+def before_sharing(watch: Callable[[bool], None]) -> None:
+    """Let a function be called before this machine takes anything from the remote, or writes it.
+
+    Args:
+        watch: gets whether something is to be written; raises an InputError where it may not.
+    """
+    _watch.append(watch)
+
+
+def _look_out(*, writes: bool) -> None:
+    for watch in _watch:
+        watch(writes)
 
 
 def pull(key: str) -> Artifact | None:
@@ -38,6 +53,8 @@ def pull(key: str) -> Artifact | None:
     """
     if (found := look(key)) is None:
         return None
+    with suppress(InputError):  # whoever writes is told
+        _look_out(writes=False)
     artifact, components, files = found
     if artifact.folder.is_dir() and find_damage(artifact):
         with lock("publish"):
@@ -138,8 +155,10 @@ def push_record(there: Remote, record: Record) -> None:
     """Write a record, after the files of its artifact, which are here.
 
     Raises:
-        InputError: the remote does not answer, or refuses; or the artifact is damaged here.
+        InputError: the remote does not answer, or refuses; the artifact is damaged here; or nothing
+            may be written now.
     """
+    _look_out(writes=True)
     artifact, name = record.artifact, f"records/{record.key}"
     if damage := find_damage(artifact):
         raise InputError(f"{artifact} is not written to the remote ({damage}).")

@@ -35,8 +35,8 @@ class RankError(Exception):
     def __init__(self, rank: int | None, size: int, how: str) -> None:
         who = "One" if rank is None else f"Rank {rank}"
         super().__init__(
-            f"{who} of the {size} processes that train {how}: the next try goes on from the "
-            "checkpoint."
+            f"{who} of the {size} processes that train {how}. A training goes on from its last "
+            "checkpoint, if there is one."
         )
 
 

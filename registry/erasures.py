@@ -49,7 +49,7 @@ class Erasure:
     @property
     def command(self) -> str:
         """The command that erases them here."""
-        words = ("--dataset", self.dataset, "--why", self.why, *self.rows)
+        words = ("--dataset", self.dataset, f"--why={self.why}", *self.rows)
         return f"./run data erase {shlex.join(map(one_line, words))}"
 
 
@@ -58,7 +58,8 @@ def parse(text: str) -> dict[str, Any] | None:
     with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         event: dict[str, Any] = json.loads(text)
         about = event["about"]
-        if event["kind"] == "erase" and all(layout.SHA_256.fullmatch(d) for d in about[BATCHES]):
+        digests = [*about[BATCHES].keys(), *about["rows"]]
+        if event["kind"] == "erase" and all(map(layout.SHA_256.fullmatch, digests)):
             return event
     return None
 
@@ -70,9 +71,10 @@ def replaced(events: Iterable[str]) -> set[str]:
 
 
 def may_concern() -> bool:
-    """Return whether anything here can show rows: not where no event and no run was ever here."""
-    ends = layout.reports().glob("*/report.json")
-    return any(layout.log().glob("*.json")) or any(ends)
+    """Return whether anything here can show rows: not on a machine that has nothing yet."""
+    places = (layout.log().glob("*.json"), layout.reports().glob("*/report.json"))
+    incoming = (path for path in (layout.store() / "incoming").rglob("*") if path.is_file())
+    return bool(layout.kinds()) or any(map(any, (*places, incoming)))
 
 
 def follow(number: int, event: dict[str, Any], *, note: bool) -> None:
@@ -83,14 +85,26 @@ def follow(number: int, event: dict[str, Any], *, note: bool) -> None:
         event: the erasure, as `parse` returned it.
         note: also that it is to be done here.
     """
-    about = event["about"]
-    rows = [row for row in map(str, about.get("rows", ())) if layout.SHA_256.fullmatch(row)]
     if note:
-        left = {"dataset": str(event.get("dataset")), "why": str(about.get("why")), "rows": rows}
-        write_atomically(_folder() / f"{number:06d}.json", json.dumps(left))
-    for digest in about[BATCHES]:
+        _note(number, event)
+    for digest in event["about"][BATCHES]:
         delete(Artifact(kind=BATCHES, digest=digest, size=0), permanent=True)
         (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
+
+
+def note_restored() -> None:
+    """Note all erasures of a log that was restored here, where cache or reports are older."""
+    if not layout.kinds() and not any(layout.reports().glob("*/report.json")):
+        return
+    for path in layout.log().glob("*.json"):
+        if event := parse(path.read_text(encoding="utf-8", errors="replace")):
+            _note(int(path.stem), event)
+
+
+def _note(number: int, event: dict[str, Any]) -> None:
+    about = event["about"]
+    left = {"dataset": event["dataset"], "why": str(about.get("why")), "rows": about["rows"]}
+    write_atomically(_folder() / f"{number:06d}.json", json.dumps(left))
 
 
 def left() -> list[Erasure]:

@@ -20,7 +20,7 @@ from artifacts.artifact import find_damage
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors
 from artifacts.locks import shared_lock
-from registry import backup, formats, log, migration, pointer
+from registry import backup, erasures, formats, log, migration, pointer
 
 _MALFORMED = (
     tarfile.TarError,
@@ -76,6 +76,7 @@ def restore(file: Path) -> Restored:
                 said = str(error).replace(f"{place}/", "").replace("a backup", "another backup")
                 raise InputError(f"{file} cannot be restored. {said}") from error
             store.rename(layout.store())
+            erasures.note_restored()
         finally:
             shutil.rmtree(place, ignore_errors=True)
     return Restored(files=count, migrated=migrated, champions=champions)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,14 +25,17 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
 from artifacts.remote import Remote, RemoteAwayError, RemoteError
+from artifacts.sharing import before_sharing
 from registry import erasures, formats
 
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
+_CLEARING = "store/clearing"  # is there while an erasure clears the remote
 #: Names of events, pointers and names; other objects there are none of ours.
 _AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
-_A_POINTER = re.compile(rf"{_POINTERS}/([^/]+)/champion\.json")
+_A_POINTER = re.compile(rf"{_POINTERS}/({layout.GROUP.pattern})/champion\.json")
 _SOME_NAMES = re.compile(rf"{_NAMES}/([0-9a-f]{{64}})\.jsonl")
+_FIELDS = {"kind": str, "dataset": str, "at": str, "about": dict}  # of an event, in any format
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -92,6 +95,23 @@ def expire() -> None:
     _brought.clear()
 
 
+def _watch(writes: bool) -> None:
+    """Learn of erasures before anything is taken from the remote, or what is here written there.
+
+    Raises:
+        InputError: to be written, and rows that were erased elsewhere are not erased here yet.
+    """
+    if not writes:
+        bring()
+    elif there := remote.current():
+        with explain_write_errors(layout.root()), _updating():
+            _bring(there)
+        erasures.check_none_left()
+
+
+before_sharing(_watch)
+
+
 def _nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
     return RemoteAwayError(
         f"{error} Machines share data/store there, so nothing was decided: run the same command "
@@ -123,19 +143,28 @@ def _bring(there: Remote) -> None:
         _bring_events(there, new)
     if ours := [number for number in here if number > max([known.event, *theirs])]:
         _push_events(there, ours)
-    if new or ours:
+    if new or ours or _unfinished(there).exists():
         _finish_erasures(there, ours)
     known.event = max([0, *_numbers()])
     known.digest = _digest_of_event(known.event)
     for dataset, (content, tag) in changed.items():
-        if dataset in known.pointers or _counts(dataset, content):
-            name = f"{_POINTERS}/{dataset}/champion.json"
-            write_atomically(_pointer(dataset), _text(there, name, content))
+        if _is_pointer(content) and (dataset in known.pointers or _counts(dataset, content)):
+            write_atomically(_pointer(dataset), content.decode())
         known.pointers[dataset] = (tag, _digest(content))
     for dataset, content in _pointers_here():
         if _digest(content) != known.pointers.get(dataset, ("", ""))[1]:
-            _replace(there, known, dataset, content)
+            _settle(there, known, dataset, content)
     _write_known(there, known)
+
+
+def _settle(there: Remote, known: Known, dataset: str, content: bytes) -> None:
+    """Let the pointer here count, or the one of the remote: that which leads further."""
+    found = there.get_with_tag(f"{_POINTERS}/{dataset}/champion.json")
+    if found is None or not _is_pointer(found[0]) or not _counts(dataset, found[0]):
+        _replace(there, known, dataset, content)
+    else:
+        write_atomically(_pointer(dataset), found[0].decode())
+        known.pointers[dataset] = (found[1], _digest(found[0]))
 
 
 def _push_events(there: Remote, numbers: list[int]) -> None:
@@ -170,12 +199,23 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     """Write events of other machines, after what they lead to."""
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
+    first = max(_numbers(), default=0) + 1
+    for missing in sorted({*range(first, first + len(numbers))}.difference(numbers))[:1]:
+        raise InputError(
+            f"Event {missing} is not in {there.address}, but later ones are: run `./run cache "
+            "push` on a machine that has it."
+        )
     events = {number: _get_event(there, number) for number in numbers}
     gone = erasures.replaced([*_texts(), *events.values()])
     for name in sorted(_kept_there(there) - gone):
         kind, _, digest = name.partition("/")
         if not (layout.permanent() / name).is_dir():
             fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+        if not (layout.permanent() / name).is_dir():
+            raise InputError(
+                f"{name[:-56]} is not whole in {there.address}, and the log rests on it: run "
+                "`./run cache push` on a machine that has it."
+            )
         _note_kept(there, name)
     for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
         file = layout.store() / "names" / f"{found[1]}.jsonl"
@@ -199,8 +239,9 @@ def _get_event(there: Remote, number: int) -> str:
     content = _get(there, f"{_LOG}/{number:06d}.json")
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
         text = content.decode()
-        event = json.loads(text)
-        if isinstance(event.get("kind"), str) and isinstance(event.get("about"), dict):
+        event = json.loads(text, parse_constant=int)  # which refuses Infinity and NaN
+        whole = all(type(event.get(name)) is kind for name, kind in _FIELDS.items())
+        if whole and (event["kind"] != "erase" or erasures.parse(text)):
             return text
     raise InputError(
         f"Event {number} of {there.address} is damaged: put back the file of another machine that "
@@ -231,12 +272,38 @@ def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
     """
     left = sorted(_kept_there(there) & erasures.replaced(_texts()))
     mine = (erasures.parse(_event(number).read_text(encoding="utf-8")) for number in ours)
-    if not left and not any(mine):
+    if not left and not any(mine) and there.get(_CLEARING) is None:
         return
     with suppress(RemoteError):  # who may only read leaves it to others
         digests = (name.partition("/")[2] for name in left)
         remove([Artifact(kind=erasures.BATCHES, digest=digest, size=0) for digest in digests])
-        upkeep.clear(_stays(there))
+        clear(_stays(there))
+
+
+def begin_clearing() -> None:
+    """Note that an erasure is about to clear the remote: whoever finds the note finishes it.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+    """
+    if there := remote.current():
+        try:
+            there.put(_CLEARING, b"")
+        except RemoteAwayError as error:
+            raise _nothing_decided(error) from None
+        write_atomically(_unfinished(there), "")
+
+
+def clear(kept: Collection[str]) -> None:
+    """Remove from the remote all that can be computed again, and the note of `begin_clearing`."""
+    upkeep.clear(kept)
+    if there := remote.current():
+        there.delete([_CLEARING])
+        _unfinished(there).unlink(missing_ok=True)
+
+
+def _unfinished(there: Remote) -> Path:
+    return there.folder / "clearing"
 
 
 def take(number: int, content: bytes) -> bool:
@@ -280,6 +347,23 @@ def _push_kept(there: Remote) -> None:
             there.put(f"{_NAMES}/{names.name}", names.read_bytes())
         there.put(f"{_KEPT}/{artifact.name}", b"")
         _note_kept(there, artifact.name)
+
+
+def push() -> None:
+    """Write what the remote lost of the store: events, and artifacts that stay.
+
+    Raises:
+        InputError: the remote does not answer, or refuses; or an artifact is damaged here.
+    """
+    if (there := remote.current()) is None:
+        return
+    with explain_write_errors(layout.root()), _updating():
+        whole = shared.names(there)
+        for artifact in _kept():
+            if artifact.name not in whole:
+                _kept_note(there, artifact.name).unlink(missing_ok=True)
+        theirs = set(_numbers_there(there, None))
+        _push_events(there, [number for number in _numbers() if number not in theirs])
 
 
 def kept() -> set[str]:
@@ -398,9 +482,19 @@ def _digest_of_event(number: int) -> str:
         return ""
 
 
+def _is_pointer(content: bytes) -> bool:
+    """Return whether the content is that of a pointer, be it to nothing."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(content)
+        event, model = found["event"], found["model"]
+        leads = type(event) is int and layout.ARTIFACT_NAME.fullmatch(model)
+        return bool(leads) or event is model is None
+    return False
+
+
 def _event_of(content: bytes) -> int:
     """Return the number of the event that a pointer with this content leads to; 0 for none."""
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
+    with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return int(json.loads(content)["event"] or 0)
     return 0
 
@@ -419,7 +513,7 @@ def _undone() -> set[int]:
     found = set()
     for text in _texts():
         with suppress(
-            ValueError, KeyError, TypeError, RecursionError
+            ValueError, KeyError, TypeError, OverflowError, RecursionError
         ):  # the log says what is damaged
             if "undo" in text and (event := json.loads(text))["kind"] == "undo":
                 found.add(int(event["about"]["promotion"]))

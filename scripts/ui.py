@@ -104,6 +104,8 @@ def lock(port: int) -> bool:
     path = Path(tempfile.gettempdir()) / f"image-retraining-{os.getuid()}-{port}.lock"
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        if os.fstat(file).st_uid != os.getuid():
+            fail(f"{path} belongs to another user: set {PORT} to another number.")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -20,6 +20,7 @@ from dask.base import annotate
 from distributed.versions import VersionMismatchWarning
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
+from prefect.logging import get_run_logger
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
@@ -121,6 +122,13 @@ class Cluster:
         Raises:
             InputError: the scheduler went away.
         """
+        there = self.runner.client.processing(list(self.workers))  # type: ignore[no-untyped-call]
+        if busy := sum(map(len, there.values())):
+            get_run_logger().info(
+                "The workers have %d other trainings to do, of other sweeps or of one that was "
+                "ended: the trials wait for them.",
+                busy,
+            )
         context = FlowRunContext.get()
         assert context is not None  # noqa: S101 - a flow calls this
         with (

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts import artifact, inventory, layout, lineage, pruning, runs, upkeep
+from artifacts import artifact, inventory, layout, lineage, pruning, runs
 from artifacts.artifact import Artifact
 from artifacts.errors import ArgumentError, InputError
 from artifacts.files import explain_write_errors
@@ -41,10 +41,13 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
     """Remove the rows with these digests, and return what was removed and who saw them.
 
     Raises:
-        ArgumentError: there is no digest, one is none, or there is no reason.
+        ArgumentError: there is no digest, one is none, there is no reason, or neither the log nor
+            this project knows the dataset.
         InputError: nothing here has such rows, or something cannot be read.
     """
     wanted = _wanted([digest.lower() for digest in digests], why)
+    if dataset not in (known := sorted({*datasets.declared(), *log.datasets()})):
+        raise ArgumentError(f"There is no dataset {dataset!r}: choose one of {', '.join(known)}.")
     # Held in this order: a backup waits for an erasure, and not for an ingest.
     with (
         explain_write_errors(layout.root()),
@@ -66,6 +69,8 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 
 
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
+    for batch in data.current(dataset).batches:  # one that was lost here may lie in the remote
+        row_holders.bring_back(batch.digest)
     there = inventory.entries()
     in_cache = row_holders.cached(there, dataset, HOLDING)
     found = {
@@ -89,7 +94,7 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     if here and not (any(removed.values()) or found or wanted <= data.current(dataset).erased):
         raise InputError(f"No row of {dataset} here has one of these digests.")
     removed["checkpoints"] = _remove_checkpoints(dataset)
-    going = {holder.name for holder in found if holder not in held} | showing
+    going = {holder.name for holder in found} | showing
     removed["artifacts of the cache"] = _remove_cached(there, going)
     known = {batch.digest for batch in batches}
     renewed = {
@@ -98,18 +103,20 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
         if holder.digest in known
     }
     if renewed or not wanted <= data.current(dataset).erased:  # else it is known, on all machines
+        sharing.begin_clearing()
         log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
     sharing.remove(held)
-    upkeep.clear(sharing.kept())
+    sharing.clear(sharing.kept())
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
     removed["rows in batches"] = sum(found[holder] for holder in held)
-    erasures.done(dataset, wanted)
     pruning.prune()  # what killed runs left half written
     if runs.oldest_start() < float("inf"):
         notes.append("A run is under way: erase the same rows again when it has ended.")
+    else:
+        erasures.done(dataset, wanted)
     models = {record.artifact.name for record in made if record.artifact.kind == "models"}
     models |= champion.resting_on(dataset, digests)
     return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
@@ -186,6 +193,8 @@ def _subject(dataset: str) -> "Subject | None":
     base = last_base(dataset)
     if base is not None:
         return subject_of(dataset, base)
+    if dataset not in datasets.declared():
+        return None
     declared = datasets.load(dataset)
     if declared.shape is None or declared.classes is None:
         return None

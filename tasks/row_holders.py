@@ -30,6 +30,17 @@ def batches_of(dataset: str) -> Iterator[Artifact]:
             yield holder
 
 
+def bring_back(batch: str) -> None:
+    """Bring the batch with this digest from the remote where it was lost here, if it is there.
+
+    Raises:
+        InputError: the remote does not answer, or the batch is damaged there.
+    """
+    lost = Artifact(kind=data.BATCHES, digest=batch, size=0)
+    if not (layout.permanent() / lost.name).is_dir():
+        artifact.fetch(lost, permanent=True)
+
+
 def cached(there: Iterable[Entry], dataset: str, kinds: Collection[str]) -> Iterator[Artifact]:
     """Yield the artifacts of the cache that hold rows of the dataset, or may."""
     for entry in there:

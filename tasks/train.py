@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from artifacts.artifact import Artifact
+from artifacts.files import explain_write_errors
 from artifacts.step import code_in_key, draft, scratch
 from classifier import datasets
 from classifier.errors import BudgetSpentError
@@ -28,7 +30,11 @@ LOSS_TOLERANCE = 0.1
 
 async def may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Return whether a training failed by what may pass, and not by its data or its recipe."""
-    return not isinstance(await state.aresult(raise_on_failure=False), INPUT_ERRORS)
+    error = await state.aresult(raise_on_failure=False)
+    if isinstance(error, INPUT_ERRORS):
+        return False
+    get_run_logger().warning("The training is tried once more: %s", error)
+    return True
 
 
 def alike(old: Path, new: Path) -> str | None:
@@ -142,19 +148,20 @@ def train(
             )
         else:
             started = perf_counter()
-            history = distributed.fit(
-                network,
-                table,
-                recipe,
-                size=device_count,
-                dataset=dataset,
-                seed=seed,
-                device=place,
-                on_epoch=on_epoch,
-                on_progress=on_progress,
-                checkpoint=checkpoint,
-                max_seconds=max_seconds,
-            )
+            with explain_write_errors(Path(gettempdir()), "another folder with TMPDIR"):
+                history = distributed.fit(
+                    network,
+                    table,
+                    recipe,
+                    size=device_count,
+                    dataset=dataset,
+                    seed=seed,
+                    device=place,
+                    on_epoch=on_epoch,
+                    on_progress=on_progress,
+                    checkpoint=checkpoint,
+                    max_seconds=max_seconds,
+                )
         new.metadata |= {
             "train_seconds": perf_counter() - started,
             "resumed": resumes,  # then these are the seconds since

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import chain
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +166,10 @@ def run_trials(
     if cluster is not None and missing:
         cluster.check_data_root(trials[0].arguments[0])
     cached = [number for number in range(len(trials)) if number not in missing]
-    found = dict(_in_turn(trials, cached))
+    found: dict[int, Result] = {}
     with _cluster(len(missing), device, workers, cluster) as there:
-        done = _in_turn(trials, missing) if there is None else _on_workers(trials, missing, there)
-        for number, result in done:
+        rest = _in_turn(trials, missing) if there is None else _on_workers(trials, missing, there)
+        for number, result in chain(_in_turn(trials, cached), rest):
             found[number] = result
             get_run_logger().info(_line(result, len(found), len(trials)))
     return [found[number] for number in range(len(trials))]

@@ -69,6 +69,9 @@ def verify(*, repair: bool = False, remote: bool = False) -> Answer:
 
 
 def _verify_remote(*, repair: bool) -> Answer:
+    if repair:
+        log.everything()
+        erasures.check_none_left()
     found = upkeep.verify(repair=repair)
     lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
     if found and repair:
@@ -87,6 +90,7 @@ def push() -> Answer:
     """Write to RETRAIN_REMOTE what lies here and not there."""
     log.everything()  # with the erasures of other machines
     erasures.check_none_left()
+    sharing.push()
     written, mended = upkeep.push()
     found = {"records": written, "artifacts": mended}
     return Answer(found, f"{written} records and {mended} artifacts were written.")
@@ -95,6 +99,7 @@ def push() -> Answer:
 @app.command
 def pull() -> Answer:
     """Bring everything from RETRAIN_REMOTE that is not here."""
+    log.everything()  # with erasures that were decided without it, which reach it first
     brought = upkeep.pull()
     return Answer({"records": brought}, f"{brought} records were brought, with all their files.")
 

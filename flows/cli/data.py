@@ -143,14 +143,14 @@ def erase(
     /,
     *,
     why: str,
-    dataset: DatasetName = "mnist",
+    dataset: str = "mnist",
 ) -> Answer:
     """Remove the pixels of rows from everything below the data folder, for good.
 
     Args:
         digests: Of the rows, as `data rows` lists them
         why: The reason, for the log
-        dataset: Dataset to which they belong
+        dataset: Dataset to which they belong, also one that is declared no longer
     """
     from tasks import erasure  # loads Prefect, which the others do without
 

@@ -1,5 +1,6 @@
 """One store for several machines, on a real S3 server: one log, one champion, one winner."""
 
+import json
 import multiprocessing
 import os
 import shlex
@@ -11,7 +12,7 @@ from artifacts import layout, remote
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
-from registry import decisions, erasures, log, models, pointer, sharing
+from registry import backup, decisions, erasures, log, models, pointer, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import running
@@ -366,7 +367,7 @@ def test_the_command_after_an_erasure_elsewhere_can_be_typed(machines, caplog):
     (said,) = [each for each in caplog.messages if "Erase them here too" in each]
     words = shlex.split(said.partition("files: ")[2])
     assert words[:3] == ["./run", "data", "erase"]
-    assert words[3:] == ["--dataset", "toys", "--why", why, "f" * 64]
+    assert words[3:] == ["--dataset", "toys", f"--why={why}", "f" * 64]
 
 
 def test_an_erasure_elsewhere_is_told_until_it_is_done_here(machines, caplog):
@@ -482,3 +483,139 @@ def test_a_promotion_that_was_taken_back_alone_stays_so_without_its_cache(machin
     assert verified() == one.about["model"]
     machines.on("b")
     assert verified() == one.about["model"]
+
+
+@pytest.mark.parametrize("content", ["", "garbage", '{"format": 1, "event": 9', "older"])
+def test_a_pointer_that_is_damaged_or_put_back_here_counts_nowhere(machines, content):
+    machines.on("a")
+    one = promote("one")
+    machines.on("b")
+    assert verified() == one.about["model"]
+    older = pointer.path_of("toys").read_text()
+    machines.on("a")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    assert verified() == two.about["model"]
+    pointer.path_of("toys").write_text(older if content == "older" else content)
+    assert verified() == two.about["model"]
+    machines.on("a")
+    assert verified() == two.about["model"]
+
+
+def test_a_promotion_that_others_use_stays_where_a_full_disk_ends_it(machines, monkeypatch):
+    machines.on("a")
+    one = promote("one")
+    machines.on("b")
+    assert verified() == one.about["model"]
+    machines.on("a")
+
+    def full(*_):
+        raise OSError(28, "No space left on device", str(layout.root()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pointer, "write_atomically", full)
+        with pytest.raises(InputError, match="No space left"):
+            promote("two", expected=one.number)
+    machines.on("b")
+    two = verified()
+    assert two != one.about["model"]
+    for name in ("a", "b"):
+        machines.on(name)
+        assert verified() == two
+
+
+INGEST = {"kind": "ingest", "dataset": "toys", "at": "x", "format": 2}
+ERASE = INGEST | {"kind": "erase"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"kind": "freeze", "about": {}},
+        {"kind": "freeze", "about": {"why": "x"}, "dataset": 5, "at": "x", "format": 2},
+        ERASE | {"about": {"batches": {}, "rows": 5, "why": "x"}},
+        ERASE | {"about": {"batches": {}, "rows": ["../up"], "why": "x"}},
+        ERASE | {"about": {"batches": ["0" * 64], "rows": [], "why": "x"}},
+        ERASE | {"about": {"batches": {"../up": {}}, "rows": [], "why": "x"}},
+        INGEST | {"kind": "undo", "about": {"promotion": float("inf")}},
+    ],
+)
+def test_what_is_no_event_is_not_taken_from_the_bucket(machines, event):
+    machines.on("a")
+    promote("one")
+    change(os.environ["RETRAIN_REMOTE"], "store/log/000002.json", json.dumps(event).encode())
+    machines.on("b")
+    with pytest.raises(InputError, match=r"Event 2 of s3://.* is damaged"):
+        log.everything()
+    assert not (layout.log() / "000002.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"format": 1, "event": 1e999, "model": "m"}', b"{}", b"\xff"]
+)
+def test_what_is_no_pointer_is_not_taken_from_the_bucket(machines, content):
+    machines.on("a")
+    one = promote("one")
+    change(os.environ["RETRAIN_REMOTE"], "store/registry/toys/champion.json", content)
+    machines.on("b")
+    with pytest.raises(InputError, match=r"champion.json is missing|restore it from a backup"):
+        models.current("toys")
+    assert not pointer.path_of("toys").exists()
+    machines.on("a")
+    assert verified() == one.about["model"]
+    machines.on("b")
+    assert verified() == one.about["model"]
+
+
+def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp_path):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    (layout.cache() / "pictures").mkdir(parents=True)
+    machines.on("a")
+    erase(batch)
+    delete(models.artifact_of(batch), permanent=True)
+    sharing.remove([models.artifact_of(batch)])
+    backup.back_up(tmp_path / "a.tar")
+    machines.on("b")
+    shutil.rmtree(layout.store())
+    restoring.restore(tmp_path / "a.tar")
+    assert [each.rows for each in erasures.left()] == [("f" * 64,)]
+    machines.on("new")
+    restoring.restore(tmp_path / "a.tar")
+    assert erasures.left() == []
+
+
+def test_an_artifact_of_the_store_that_is_damaged_in_the_bucket_is_mended_by_a_push(machines):
+    machines.on("a")
+    batch = ingested("rows")
+    there = os.environ["RETRAIN_REMOTE"]
+    change(there, f"artifacts/{batch}/content.txt", b"broken disk")
+    machines.on("b")
+    with pytest.raises(InputError, match="damaged in s3://"):
+        log.everything()
+    with pytest.raises(InputError, match=r"is not whole in s3://.*cache push. on a machine"):
+        log.everything()
+    machines.on("a")
+    sharing.push()
+    machines.on("b")
+    assert kinds() == ["ingest"]
+    assert (layout.permanent() / batch / "content.txt").exists()
+
+
+@pytest.mark.parametrize("lost", [(2,), (1, 2, 3)])
+def test_events_that_the_bucket_lost_come_back_by_a_push(machines, lost):
+    machines.on("a")
+    promote("one")
+    decisions.decide("freeze", "toys", "x")
+    decisions.decide("thaw", "toys", "y")
+    remote.current().delete([f"store/log/{number:06d}.json" for number in lost])
+    decisions.decide("freeze", "toys", "z")
+    machines.on("b")
+    with pytest.raises(InputError, match=f"Event {lost[0]} is not in s3://.*cache push"):
+        log.everything()
+    machines.on("a")
+    sharing.push()
+    machines.on("b")
+    assert kinds() == ["promote", "freeze", "thaw", "freeze"]
