@@ -125,8 +125,8 @@ class Cluster:
         there = self.runner.client.processing(list(self.workers))  # type: ignore[no-untyped-call]
         if busy := sum(map(len, there.values())):
             get_run_logger().info(
-                "The workers have %d other trainings to do, of other sweeps or of one that was "
-                "ended: the trials wait for them.",
+                "The workers are busy with other trainings (%d), of another sweep or of one that "
+                "was ended: the trials wait for them.",
                 busy,
             )
         context = FlowRunContext.get()

@@ -1,14 +1,17 @@
 """Training on several devices, through the flow: here processes on one CPU."""
 
+import errno
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 
 import pytest
 
+import artifacts.errors
 from artifacts import records
 from classifier.errors import InputError
 from classifier.training import checkpoints
@@ -66,3 +69,16 @@ def test_a_killed_rank_ends_the_step_and_its_retry_resumes(server, root, monkeyp
     assert 0 < steps[0] < 300
     assert steps == sorted(steps)
     assert marked(str(root)) == {}
+
+
+def test_a_full_folder_for_temporary_files_is_named(root, server, monkeypatch):
+    from classifier.training import distributed
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(distributed, "fit", full)
+    with pytest.raises(
+        artifacts.errors.InputError, match=f"Cannot write to {tempfile.gettempdir()}: .*TMPDIR"
+    ):
+        run(device="cpu", devices=2)

@@ -1,6 +1,7 @@
 """The sweep flow on a thousand real images: what it trains, reuses, reports and refuses."""
 
 import json
+import re
 import shlex
 from statistics import mean, stdev
 
@@ -85,9 +86,11 @@ def test_a_recipe_without_validation_rows_gets_some_and_says_so(root):
     assert ran(run(overrides={"validation_rows": 5_000})) == {"evaluate", "plot"}
 
 
-def test_a_wider_sweep_trains_what_is_missing_alone():
+def test_a_wider_sweep_trains_what_is_missing_alone(root):
     assert len(trained(sweep(RATES, seeds="0"))) == 2
     wider = sweep("learning_rate=0.5,0.8,0.9", seeds="0..1")
+    log = (root / wider["report"] / "log.txt").read_text()
+    assert re.search(r"trial 1 of 6: learning_rate=0.5 seed 0: validation accuracy", log)
     assert trained(wider) == {
         "learning_rate=0.5 seed 1",
         "learning_rate=0.8 seed 1",

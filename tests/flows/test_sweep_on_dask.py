@@ -338,3 +338,16 @@ def test_an_address_with_a_certificate_that_is_not_there_is_one_sentence(root, f
     done = flows("sweep", "--dataset", "folder", "--dask", "tls://127.0.0.1:9")
     assert done.code == 1
     assert "tls://127.0.0.1:9 needs a certificate" in done.sentence
+
+
+def test_a_sweep_says_that_it_waits_for_what_the_workers_do(scheduler, root, tmp_path):
+    with (
+        dask_processes.worker(scheduler, tmp_path),
+        distributed.Client(scheduler, set_as_default=False) as other,
+    ):
+        arrived(scheduler, 1)
+        task = other.submit(time.sleep, 15, pure=False)
+        result = sweep(RATES, seeds="0", workers=0, dask=scheduler)
+        task.result()
+    assert "The workers are busy with other trainings (1)" in log_of(root)
+    assert [trial["why"] for trial in result["trials"]] == [None, None]
