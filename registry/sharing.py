@@ -199,8 +199,9 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
     """Write events of other machines, after what they lead to."""
     if not (layout.store() / formats.FILE).exists():
         formats.write(layout.store())
-    first = max(_numbers(), default=0) + 1
-    for missing in sorted({*range(first, first + len(numbers))}.difference(numbers))[:1]:
+    follow = range(max(_numbers(), default=0) + 1, max(numbers) + 1)
+    missing = next((number for number in follow if number not in numbers), None)
+    if missing is not None:
         raise InputError(
             f"Event {missing} is not in {there.address}, but later ones are: run `./run cache "
             "push` on a machine that has it."
@@ -350,7 +351,7 @@ def _push_kept(there: Remote) -> None:
 
 
 def push() -> None:
-    """Write what the remote lost of the store: events, and artifacts that stay.
+    """Write what the remote lost of the store: events, artifacts that stay, and pointers.
 
     Raises:
         InputError: the remote does not answer, or refuses; or an artifact is damaged here.
@@ -364,6 +365,8 @@ def push() -> None:
                 _kept_note(there, artifact.name).unlink(missing_ok=True)
         theirs = set(_numbers_there(there, None))
         _push_events(there, [number for number in _numbers() if number not in theirs])
+        for dataset, content in _pointers_here():
+            there.create(f"{_POINTERS}/{dataset}/champion.json", content)
 
 
 def kept() -> set[str]:

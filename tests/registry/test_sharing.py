@@ -610,7 +610,8 @@ def test_events_that_the_bucket_lost_come_back_by_a_push(machines, lost):
     promote("one")
     decisions.decide("freeze", "toys", "x")
     decisions.decide("thaw", "toys", "y")
-    remote.current().delete([f"store/log/{number:06d}.json" for number in lost])
+    gone = [f"store/log/{number:06d}.json" for number in lost]
+    remote.current().delete([*gone, "store/registry/toys/champion.json"])
     decisions.decide("freeze", "toys", "z")
     machines.on("b")
     with pytest.raises(InputError, match=f"Event {lost[0]} is not in s3://.*cache push"):
@@ -619,3 +620,27 @@ def test_events_that_the_bucket_lost_come_back_by_a_push(machines, lost):
     sharing.push()
     machines.on("b")
     assert kinds() == ["promote", "freeze", "thaw", "freeze"]
+    assert verified() == keep("models", "one")
+
+
+@pytest.mark.parametrize("number", ["000009", "99999999"])
+def test_an_event_after_a_gap_is_not_taken_from_the_bucket(machines, number):
+    machines.on("a")
+    promote("one")
+    event = json.dumps(INGEST | {"kind": "freeze", "about": {"why": "x"}}).encode()
+    change(os.environ["RETRAIN_REMOTE"], f"store/log/{number}.json", event)
+    machines.on("b")
+    with pytest.raises(InputError, match="Event 2 is not in s3://"):
+        log.everything()
+    remote.current().delete([f"store/log/{number}.json"])
+    assert kinds() == ["promote"]
+
+
+def test_an_event_that_was_lost_here_comes_back(machines):
+    machines.on("a")
+    promote("one")
+    decisions.decide("freeze", "toys", "x")
+    decisions.decide("thaw", "toys", "y")
+    (layout.log() / "000002.json").unlink()
+    shutil.rmtree(layout.cache())
+    assert kinds() == ["promote", "freeze", "thaw"]
