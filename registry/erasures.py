@@ -72,9 +72,12 @@ def replaced(events: Iterable[str]) -> set[str]:
 
 def may_concern() -> bool:
     """Return whether anything here can show rows: not on a machine that has nothing yet."""
-    places = (layout.log().glob("*.json"), layout.reports().glob("*/report.json"))
     incoming = (path for path in (layout.store() / "incoming").rglob("*") if path.is_file())
-    return bool(layout.kinds()) or any(map(any, (*places, incoming)))
+    return _has_results() or any(layout.log().glob("*.json")) or any(incoming)
+
+
+def _has_results() -> bool:
+    return bool(layout.kinds()) or any(layout.reports().glob("*/report.json"))
 
 
 def follow(number: int, event: dict[str, Any], *, note: bool) -> None:
@@ -94,7 +97,7 @@ def follow(number: int, event: dict[str, Any], *, note: bool) -> None:
 
 def note_restored() -> None:
     """Note all erasures of a log that was restored here, where cache or reports are older."""
-    if not layout.kinds() and not any(layout.reports().glob("*/report.json")):
+    if not _has_results():
         return
     for path in layout.log().glob("*.json"):
         if event := parse(path.read_text(encoding="utf-8", errors="replace")):

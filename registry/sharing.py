@@ -384,9 +384,8 @@ def kept() -> set[str]:
 
 def _stays(there: Remote) -> set[str]:
     """Return the names of the artifacts that stay, also those that no event names yet."""
-    return ({artifact.name for artifact in _kept()} | _kept_there(there)) - erasures.replaced(
-        _texts()
-    )
+    names = {artifact.name for artifact in _kept()} | _kept_there(there)
+    return names - erasures.replaced(_texts())
 
 
 def _kept_there(there: Remote) -> set[str]:

@@ -563,6 +563,18 @@ def test_ui_refuses_a_port_that_is_none_in_a_sentence(project, port):
 
 
 @one_shell
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_ui_says_that_another_user_has_the_lock(project, tmp_path):
+    port = free_port()
+    lock = tmp_path / f"image-retraining-0-{port}.lock"
+    lock.touch()
+    os.chown(lock, 65534, 65534)
+    done = project("ui", PREFECT_SERVER_API_PORT=port, TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"{lock} belongs to another user")
+
+
+@one_shell
 def test_ui_refuses_a_password_on_which_prefect_fails(project):
     done = project("ui", PREFECT_SERVER_API_AUTH_STRING="admin:pässword")
     assert done.returncode == 1

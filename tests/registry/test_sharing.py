@@ -396,6 +396,18 @@ def test_an_erasure_elsewhere_is_told_until_it_is_done_here(machines, caplog):
     erasures.check_none_left()
 
 
+def test_what_is_erased_here_in_part_is_told_for_the_rest(machines):
+    machines.on("b")
+    ingested("rows")
+    machines.on("a")
+    log.everything()
+    log.append("erase", "toys", rows=["e" * 64, "f" * 64], batches={}, why="asked")
+    machines.on("b")
+    log.everything()
+    erasures.done("toys", {"e" * 64})
+    assert [each.rows for each in erasures.left()] == [("f" * 64,)]
+
+
 def test_an_erasure_of_before_does_not_concern_a_new_machine(machines, caplog):
     machines.on("a")
     erase(ingested("rows of a person"))
