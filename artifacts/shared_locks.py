@@ -57,10 +57,12 @@ WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND classid::bigint = ($1::bigint >> 32) & 4294967295 AND objid::bigint = $1 & 4294967295
 """
-#: The server is away, restarts, or has no place for one session more.
+#: The server is away, restarts, has no place for one session more, or has ended this one: asyncpg
+#: takes a goodbye that it has begun to read for an operation in progress, an InternalClientError.
 _LOST = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,

@@ -1,6 +1,8 @@
 """Locks between machines, of a PostgreSQL."""
 
+import asyncio
 import ctypes
+import itertools
 import logging
 import os
 import pickle
@@ -8,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -33,6 +35,7 @@ if os.fork() == 0:
     time.sleep(60)
 time.sleep(60)
 """
+_numbers = itertools.count()
 COUNT = """
 import sys
 from pathlib import Path
@@ -44,19 +47,17 @@ for _ in range(20):
 """
 
 
-@pytest.fixture(scope="module")
-def empty(postgres):
-    """The name of an empty database."""
-    postgres.create("locks")
-    return "locks"
-
-
 @pytest.fixture
-def database(postgres, empty, root, monkeypatch):
-    """The same, which RETRAIN_LOCKS leads to; no session is left in it."""
-    monkeypatch.setenv("RETRAIN_LOCKS", postgres.address(empty))
-    yield empty
-    wait_until(lambda: not sessions(postgres, empty))
+def database(postgres, root, monkeypatch):
+    """The name of an empty database that RETRAIN_LOCKS leads to; no session is left in it.
+
+    Each test has one of its own, so that a lock that one leaves behind holds up no other.
+    """
+    name = f"locks_{next(_numbers)}"
+    postgres.create(name)
+    monkeypatch.setenv("RETRAIN_LOCKS", postgres.address(name))
+    yield name
+    wait_until(lambda: not sessions(postgres, name))
 
 
 @pytest.fixture
@@ -188,6 +189,27 @@ def test_a_holder_whose_connection_is_lost_goes_on_and_warns_once(postgres, data
     held.release()
     assert held.is_free()
     assert len(caplog.records) == 1
+
+
+def test_a_lock_is_given_back_while_its_session_says_goodbye(
+    postgres, database, monkeypatch, caplog
+):
+    goodbye, closing = threading.Event(), threading.Event()
+    at_end = lambda: goodbye.set() or closing.wait(30)  # noqa: E731
+    with between(postgres.port, at_end=at_end) as port:
+        url = postgres.address(database).replace(f":{postgres.port}/", f":{port}/")
+        monkeypatch.setenv("RETRAIN_LOCKS", url)
+        held = shared_lock(NAME)
+        held.acquire("me")
+        end_session(postgres, database, who(os.getpid(), "me"))
+        assert goodbye.wait(30)
+        shared_locks._background.call(asyncio.sleep(0.2))  # asyncpg reads it
+        assert caplog.records == []  # but the connection is open still
+        held.release()
+        closing.set()
+    monkeypatch.setenv("RETRAIN_LOCKS", postgres.address(database))
+    assert [record.getMessage().count("is lost, and with it") for record in caplog.records] == [1]
+    assert free_elsewhere()
 
 
 def test_a_waiter_whose_connection_is_lost_takes_its_place_in_the_queue_again(
@@ -333,7 +355,7 @@ def test_what_the_server_refuses_is_one_sentence(postgres, database, monkeypatch
 
 
 def test_a_pooler_is_refused(postgres, database, monkeypatch):
-    with pooler(postgres.port) as port:
+    with between(postgres.port, renumbered) as port:
         url = postgres.address(database).replace(f":{postgres.port}/", f":{port}/")
         monkeypatch.setenv("RETRAIN_LOCKS", url)
         with pytest.raises(InputError, match="leads to a connection pooler at "):
@@ -373,23 +395,30 @@ def test_a_server_that_answers_no_more_does_not_hold_up_a_release(
     assert held._between._connection is None
 
 
-@contextmanager
-def pooler(port):
-    """Between client and PostgreSQL, what gives sessions a number of its own, as PgBouncer does."""
+def renumbered(chunk):
+    """What PostgreSQL sends, with another number of its session, as PgBouncer gives it."""
     key = b"K\0\0\0\x0c"  # and then the number of the server's process
+    head, found, tail = chunk.partition(key)
+    return head + found + (b"\0\0\0\x07" + tail[4:] if found else tail)
 
-    def pump(source, target, *, renumber):
+
+@contextmanager
+def between(port, change=lambda chunk: chunk, at_end=lambda: None):
+    """Between client and PostgreSQL: changes what the server sends, and waits before it closes."""
+
+    def pump(source, target, change, at_end):
         while chunk := source.recv(1 << 16):
-            head, found, tail = chunk.partition(key) if renumber else (chunk, b"", b"")
-            target.sendall(head + found + (b"\0\0\0\x07" + tail[4:] if found else tail))
+            target.sendall(change(chunk))
+        at_end()
         target.shutdown(socket.SHUT_WR)
 
     def relay(server):
         near, _ = server.accept()
         with near, socket.create_connection(("127.0.0.1", port)) as far:
-            back = threading.Thread(target=pump, args=(far, near), kwargs={"renumber": True})
+            back = threading.Thread(target=pump, args=(far, near, change, at_end))
             back.start()
-            pump(near, far, renumber=False)
+            with suppress(OSError):  # the client is gone
+                pump(near, far, lambda chunk: chunk, lambda: None)
             back.join(10)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
