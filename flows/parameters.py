@@ -15,7 +15,7 @@ from classifier import datasets, devices
 from classifier.errors import ArgumentError
 from classifier.sources import Weights
 from classifier.training import precision
-from classifier.training.recipe import Recipe
+from classifier.training.recipe import LARGEST, Recipe
 from flows.names import DEFAULT
 from reporting.log import leave_out_chatter
 
@@ -60,7 +60,7 @@ _Whole = Parameter(converter=_whole)
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32), _Whole]
 ImageSize = Annotated[str | None, pydantic.Field(pattern=r"^\d+x\d+(x\d)?$")]
 Devices = Annotated[int, pydantic.Field(ge=1, le=64), _Whole]
-Limit = Annotated[int | None, pydantic.Field(ge=1), _Whole]
+Limit = Annotated[int | None, pydantic.Field(ge=1, le=LARGEST), _Whole]
 
 
 @dataclass(frozen=True, kw_only=True)

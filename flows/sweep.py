@@ -37,7 +37,7 @@ TIME_LIMIT = 24 * 3600  # seconds
 SCHEDULER = "RETRAIN_DASK"
 
 Choices = Annotated[list[str] | None, Parameter(name="--set", negative="")]
-Draws = Annotated[int | None, Field(ge=1)]
+Draws = Annotated[int | None, Field(ge=1, le=1_000_000)]
 Workers = Annotated[int, Field(ge=0, le=1_000)]
 
 

@@ -18,7 +18,7 @@ class Grid:
 
     rows: int = setting(3, "Rows of images", ge=1, le=20)
     columns: int = setting(5, "Images in a row", ge=1, le=20)
-    seed: int = setting(0, "Seed of the choice of images", ge=0)
+    seed: int = setting(0, "Seed of the choice of images", ge=0, le=2**32 - 1)
 
     def __post_init__(self) -> None:
         check_fields(self, "--grid.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "one-cycle"]
 Precision = Literal["auto", "float32", "bf16"]
+LARGEST = 2**31 - 1  # of a whole number: what exceeds 64 bits, a Prefect server cannot list
 
 
 def _setting(default: Any, description: str, **limits: float) -> Any:
@@ -39,7 +40,7 @@ class Recipe:
         0.0, "Label smoothing: share of a target that is spread over all classes", ge=0, lt=1
     )
     epochs: int = _setting(100, "Epochs", ge=1, le=100_000)
-    batch: int = _setting(0, "Mini-batch: rows of an optimiser step; 0: all rows", ge=0)
+    batch: int = _setting(0, "Mini-batch: rows of an optimiser step; 0: all rows", ge=0, le=LARGEST)
     min_steps: int = _setting(
         0,
         "Least number of optimiser steps: small data gets more epochs; 0 with --epochs or --limit",
@@ -47,10 +48,10 @@ class Recipe:
         le=10_000_000,
     )
     micro_batch: int = _setting(
-        0, "Rows at a time on a CPU; their gradients add up. 0: the mini-batch", ge=0
+        0, "Rows at a time on a CPU; their gradients add up. 0: the mini-batch", ge=0, le=LARGEST
     )
     memory_budget: int = _setting(
-        0, "MiB of images held at a time; a larger table streams. 0: no limit", ge=0
+        0, "MiB of images held at a time; a larger table streams. 0: no limit", ge=0, le=LARGEST
     )
     averaging: float = _setting(
         0.0,
@@ -64,7 +65,9 @@ class Recipe:
     elastic: float = _setting(
         0.0, "Augmentation: elastic deformation, standard deviation in pixels", ge=0
     )
-    validation_rows: int = _setting(5_000, "Rows held back for validation; at most a fifth", ge=0)
+    validation_rows: int = _setting(
+        5_000, "Rows held back for validation; at most a fifth", ge=0, le=LARGEST
+    )
     precision: Precision = _setting(
         "float32", "Precision of the products; auto: bf16 where the hardware multiplies it fast"
     )

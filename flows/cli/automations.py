@@ -102,8 +102,7 @@ def _ours(client: SyncPrefectClient) -> list[Automation]:
 
 
 def _same(new: AutomationCore, old: Automation) -> bool:
-    """Return whether what the file says is what the server has."""
-    said = new.model_dump(mode="json", exclude_unset=True)
-    return said == AutomationCore.model_validate(old.model_dump()).model_dump(
-        mode="json", include=set(said)
-    )
+    """Return whether what the file says is what the server has, which adds all defaults to it."""
+    said = new.model_fields_set
+    there = AutomationCore.model_validate(old.model_dump())
+    return new.model_dump(include=said) == there.model_dump(include=said)

@@ -56,6 +56,27 @@ def test_no_parameter_of_any_flow_takes_a_path_to_code():
     assert set().union(*found.values()) == FREE
 
 
+def whole_numbers(schema, name):
+    """The names of the whole numbers below a schema, each with its largest value."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "integer" and "enum" not in schema:
+            yield name, schema.get("maximum", schema.get("exclusiveMaximum"))
+        for key, inner in schema.items():
+            yield from whole_numbers(inner, f"{name}.{key}")
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from whole_numbers(inner, name)
+
+
+def test_every_whole_number_fits_into_64_bits():
+    """A run with a larger one is taken, and then no list of runs that holds it can be answered."""
+    found = {}
+    for flow in all_flows():
+        found |= dict(whole_numbers(parameter_schema(flow).model_dump(), flow.name))
+    assert len(found) > 20
+    assert [name for name, largest in found.items() if largest is None or largest >= 2**63] == []
+
+
 @pytest.mark.parametrize("name", ["../datasets/mnist", "classifier/datasets/mnist.py", "os:system"])
 def test_a_path_is_no_name_of_a_dataset(flows, name):
     done = flows("train", "--dataset", name, "--dry-run")
