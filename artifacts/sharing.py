@@ -243,6 +243,7 @@ def _bring_scratch(there: Remote, key: str) -> None:
 def _send_scratch(there: Remote, key: str) -> bool:
     """Write the unfinished work to the remote; return False to try it again."""
     try:
+        _look_out(writes=True)
         tag = there.upload(f"checkpoints/{key}", layout.scratch(key))
     except RemoteAwayError:
         return False

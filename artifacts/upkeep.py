@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -227,11 +227,12 @@ def _named_by(there: Remote, record: Stat) -> set[str]:
     return {found[0].name} if found else set()
 
 
-def clear(kept: Collection[str]) -> None:
+def clear(kept: Callable[[], Collection[str]] = tuple) -> None:
     """Remove everything that can be computed again, as an erasure wants it.
 
     Args:
-        kept: names of the artifacts that stay.
+        kept: returns the names of the artifacts that stay. It is called after the objects were
+            listed, so that what another machine writes meanwhile is not taken for what may go.
 
     Raises:
         InputError: the remote does not answer, or refuses.
@@ -239,9 +240,11 @@ def clear(kept: Collection[str]) -> None:
     if (there := remote.current()) is None:
         return
     for place in ("records", "checkpoints", "artifacts"):
+        names = [each.name for each in there.find(place)]
+        stays = kept()
         there.delete(
-            each.name
-            for each in there.find(place)
-            if "/".join(each.name.removesuffix(".json").split("/")[1:3]) not in kept
+            name
+            for name in names
+            if "/".join(name.removesuffix(".json").split("/")[1:3]) not in stays
         )
     shared.forget_all()

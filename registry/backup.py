@@ -198,7 +198,13 @@ def _add_artifacts(tar: _Tar) -> set[str]:
     kept = set()
     for artifact in inventory.permanent():
         folder = layout.permanent() / artifact.name
-        added = {path.relative_to(folder).as_posix(): tar.add(path) for path in files(folder)}
+        try:
+            added = {path.relative_to(folder).as_posix(): tar.add(path) for path in files(folder)}
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder} was removed meanwhile, as by an erasure on another machine: run the "
+                "same command again."
+            ) from None
         whole = {name: stats for name, stats in added.items() if stats is not None}
         if content_digest(whole) != artifact.digest:
             damage = find_damage(artifact, folder=folder, thorough=True) or "it has changed"

@@ -162,8 +162,10 @@ def fold(events: list[Event]) -> Data:
                     at=event.at,
                     about=about,
                 )
-            case "retract" | "restore" | "check" | "accept" if digest in batches:
-                batches[digest] = replace(batches[digest], **_change(event))
+            case "check" if digest in batches:
+                batches[digest] = replace(batches[digest], check=about)
+            case "retract" | "restore" | "accept" if found := _find(batches, digest):
+                batches[found] = replace(batches[found], **_change(event))
             case "correct":
                 patches.pop(about["patch"], None)  # one that is made again counts as the last
                 patches[about["patch"]] = None
@@ -174,14 +176,22 @@ def fold(events: list[Event]) -> Data:
     return Data(batches=tuple(batches.values()), patches=tuple(patches), erased=frozenset(erased))
 
 
+def _find(batches: dict[str, Batch], digest: str) -> str | None:
+    """Return the digest of the batch that is or was called so.
+
+    Another machine may have erased rows of it after it was read, and before the decision.
+    """
+    if digest in batches:
+        return digest
+    return next((now for now, batch in batches.items() if digest in batch.former), None)
+
+
 def _change(event: Event) -> dict[str, Any]:
     match event.kind:
         case "retract":
             return {"retracted": event.about["why"]}
         case "restore":
             return {"retracted": None}
-        case "check":
-            return {"check": event.about}
         case _:
             return {"accepted": event.about["why"]}
 

@@ -48,17 +48,23 @@ def _change(
         now = pointer.read(dataset)
         if not about["forced"] and (closed := models.refusal(known, model)):
             raise InputError(f"{closed} The champion stays.")
-        if (now.event if now else None) != expected:
+        if _is_other(now, expected):
             raise _changed(dataset)
         try:
             if not pointer.is_there(dataset):
                 pointer.write(dataset, None)
             event = log.append(kind, dataset, model=model, previous=expected, **about)
+            if _is_other(pointer.read(dataset), expected):  # it came with the events before
+                raise _changed(dataset)
             pointer.write(dataset, Pointer(event=event.number, model=model))
         except PointerChangedError:
             sharing.bring(now=True)
             raise _changed(dataset) from None
     return event
+
+
+def _is_other(now: Pointer | None, expected: int | None) -> bool:
+    return (now.event if now else None) != expected
 
 
 def _changed(dataset: str) -> ChampionChangedError:

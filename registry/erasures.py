@@ -1,12 +1,14 @@
 """Erasures of other machines: which batches they replaced, and what is left to do on this one.
 
-    <root>/store/erasures/000042.json    {"dataset", "why", "rows"}: the erasure that is event 42
+    <root>/store/erasures/000042.json      {"dataset", "why", "rows"}: the erasure that is event 42
+    <root>/store/erasures/<SHA-256>.json    one that was begun here, until it is done
 
 An erasure reaches the log and the batches of all machines by itself. Cache, reports and incoming
 files of each are its own: until the rows are erased there too, the machine says so with every run,
 and writes nothing of before to the remote.
 """
 
+import hashlib
 import json
 import logging
 import shlex
@@ -23,28 +25,34 @@ from artifacts.files import write_atomically
 from artifacts.text import one_line
 
 BATCHES = "batches"  # kind of artifacts, and the field of an erasure that names them
+FOLDER = "erasures"  # of the notes, in the store
 _log = logging.getLogger(__name__)
 _told: set[Path] = set()  # notes of which this process has said what is left
 
 
 @dataclass(frozen=True, kw_only=True)
 class Erasure:
-    """Rows that were erased elsewhere, and may still be in cache, reports and incoming files here.
+    """Rows that were erased, and may still be in cache, reports and incoming files here.
 
     Fields:
         dataset: its name.
         why: they were erased.
         rows: their digests.
+        begun: here, by a command that did not end; else on another machine.
     """
 
     dataset: str
     why: str
     rows: tuple[str, ...]
+    begun: bool = False
 
     @property
     def what(self) -> str:
         """What is wrong, as a sentence."""
-        return f"Rows of {one_line(self.dataset)} were erased on another machine, and not yet here."
+        dataset = one_line(self.dataset)
+        if self.begun:
+            return f"An erasure of rows of {dataset} was begun here and has not ended."
+        return f"Rows of {dataset} were erased on another machine, and not yet here."
 
     @property
     def command(self) -> str:
@@ -58,7 +66,7 @@ def parse(text: str) -> dict[str, Any] | None:
     with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         event: dict[str, Any] = json.loads(text)
         about = event["about"]
-        digests = [*about[BATCHES].keys(), *about["rows"]]
+        digests = [*about[BATCHES].keys(), *about["rows"], *about.get("gone", ())]
         if event["kind"] == "erase" and all(map(layout.SHA_256.fullmatch, digests)):
             return event
     return None
@@ -67,7 +75,18 @@ def parse(text: str) -> dict[str, Any] | None:
 def replaced(events: Iterable[str]) -> set[str]:
     """Return the names of the batches that erasures among these events replaced."""
     found = (parse(text) for text in events if BATCHES in text)
-    return {f"{BATCHES}/{digest}" for event in found if event for digest in event["about"][BATCHES]}
+    return {f"{BATCHES}/{digest}" for event in found if event for digest in _gone(event)}
+
+
+def replaced_here() -> set[str]:
+    """Return the names of the batches that the erasures in the log of this machine replaced."""
+    paths = layout.log().glob("*.json")
+    return replaced(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+
+
+def _gone(event: dict[str, Any]) -> list[str]:
+    """Return the digests of the batches that an erasure replaced, or removed as nothing counts."""
+    return [*event["about"][BATCHES], *event["about"].get("gone", ())]
 
 
 def may_concern() -> bool:
@@ -89,29 +108,45 @@ def follow(number: int, event: dict[str, Any], *, note: bool) -> None:
         note: also that it is to be done here.
     """
     if note:
-        _note(number, event)
-    for digest in event["about"][BATCHES]:
+        _write(_folder() / f"{number:06d}.json", event["dataset"], event["about"])
+    for digest in _gone(event):
         delete(Artifact(kind=BATCHES, digest=digest, size=0), permanent=True)
         (layout.store() / "names" / f"{digest}.jsonl").unlink(missing_ok=True)
 
 
-def note_restored() -> None:
-    """Note all erasures of a log that was restored here, where cache or reports are older."""
+def note_restored(store: Path) -> None:
+    """Note all erasures of a log that is restored here, where cache or reports are older.
+
+    Args:
+        store: the folder that will be that of this machine.
+    """
     if not _has_results():
         return
-    for path in layout.log().glob("*.json"):
+    for path in (store / layout.log().name).glob("*.json"):
         if event := parse(path.read_text(encoding="utf-8", errors="replace")):
-            _note(int(path.stem), event)
+            _write(store / FOLDER / path.name, event["dataset"], event["about"])
 
 
-def _note(number: int, event: dict[str, Any]) -> None:
-    about = event["about"]
-    left = {"dataset": event["dataset"], "why": str(about.get("why")), "rows": about["rows"]}
-    write_atomically(_folder() / f"{number:06d}.json", json.dumps(left))
+def begin(dataset: str, rows: Collection[str], why: str) -> None:
+    """Note that rows are being erased here, so that an erasure that is killed is told of.
+
+    `done` removes the note.
+    """
+    if any(one.dataset == dataset and set(one.rows) >= set(rows) for one in left()):
+        return
+    digest = hashlib.sha256(" ".join(sorted(rows)).encode()).hexdigest()
+    path = _folder() / f"{digest}.json"
+    _told.add(path)  # what this process itself does
+    _write(path, dataset, {"rows": sorted(rows), "why": why, "begun": True})
+
+
+def _write(path: Path, dataset: str, about: dict[str, Any]) -> None:
+    note = {"dataset": dataset, "why": str(about.get("why")), "rows": about["rows"]}
+    write_atomically(path, json.dumps(note | {"begun": about.get("begun", False)}))
 
 
 def left() -> list[Erasure]:
-    """Return the erasures of other machines that are still to be done here, the oldest first."""
+    """Return the erasures that are still to be done here: of other machines, and interrupted."""
     return [erasure for _, erasure in _notes()]
 
 
@@ -158,9 +193,11 @@ def _notes() -> list[tuple[Path, Erasure]]:
             note = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(map(str, note["rows"]))
             if rows:
-                found.append((path, Erasure(dataset=note["dataset"], why=note["why"], rows=rows)))
+                begun = bool(note.get("begun"))
+                erasure = Erasure(dataset=note["dataset"], why=note["why"], rows=rows, begun=begun)
+                found.append((path, erasure))
     return found
 
 
 def _folder() -> Path:
-    return layout.store() / "erasures"
+    return layout.store() / FOLDER

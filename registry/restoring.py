@@ -75,8 +75,8 @@ def restore(file: Path) -> Restored:
             except (InputError, *_MALFORMED) as error:
                 said = str(error).replace(f"{place}/", "").replace("a backup", "another backup")
                 raise InputError(f"{file} cannot be restored. {said}") from error
+            erasures.note_restored(store)
             store.rename(layout.store())
-            erasures.note_restored()
         finally:
             shutil.rmtree(place, ignore_errors=True)
     return Restored(files=count, migrated=migrated, champions=champions)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -75,6 +75,7 @@ def bring(*, now: bool = False) -> None:
         InputError: the log here and the one in the remote contradict each other.
     """
     if (there := remote.current()) is None:
+        erasures.warn_of_left()
         return
     place = (there.address, layout.root())
     if not now and time.monotonic() - _brought.get(place, float("-inf")) < FRESH_SECONDS:
@@ -274,11 +275,12 @@ def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
     left = sorted(_kept_there(there) & erasures.replaced(_texts()))
     mine = (erasures.parse(_event(number).read_text(encoding="utf-8")) for number in ours)
     if not left and not any(mine) and there.get(_CLEARING) is None:
+        _unfinished(there).unlink(missing_ok=True)  # another machine finished it
         return
     with suppress(RemoteError):  # who may only read leaves it to others
         digests = (name.partition("/")[2] for name in left)
         remove([Artifact(kind=erasures.BATCHES, digest=digest, size=0) for digest in digests])
-        clear(_stays(there))
+        clear()
 
 
 def begin_clearing() -> None:
@@ -295,10 +297,10 @@ def begin_clearing() -> None:
         write_atomically(_unfinished(there), "")
 
 
-def clear(kept: Collection[str]) -> None:
+def clear() -> None:
     """Remove from the remote all that can be computed again, and the note of `begin_clearing`."""
-    upkeep.clear(kept)
     if there := remote.current():
+        upkeep.clear(lambda: _stays(there))
         there.delete([_CLEARING])
         _unfinished(there).unlink(missing_ok=True)
 
@@ -322,7 +324,7 @@ def take(number: int, content: bytes) -> bool:
     try:
         known = _read_known(there)
         if number == 1 or (_is_known(known) and known.event == number - 1):
-            _push_kept(there)
+            _push_kept(there, content.decode())
             if there.create(f"{_LOG}/{number:06d}.json", content):
                 _write_known(there, replace(known, event=number, digest=_digest(content)))
                 return True
@@ -332,12 +334,22 @@ def take(number: int, content: bytes) -> bool:
     return False
 
 
-def _push_kept(there: Remote) -> None:
-    """Write the artifacts that stay, and the names of batches, as far as the remote lacks them."""
+def _push_kept(there: Remote, event: str = "") -> None:
+    """Write the artifacts that stay, and the names of batches, as far as the remote lacks them.
+
+    Args:
+        there: the remote.
+        event: that is to be written after them. While rows are still to be erased here, a batch
+            that neither it nor the log names stays here.
+    """
     waiting = [each for each in _kept() if not _kept_note(there, each.name).exists()]
-    gone = erasures.replaced(_texts()) if waiting else set()
+    if not waiting:
+        return
+    texts = [*_texts(), event]
+    gone, watched = erasures.replaced(texts), erasures.left()
     for artifact in waiting:
-        if artifact.name in gone:
+        nameless = not any(artifact.digest in text for text in texts)
+        if artifact.name in gone or (watched and artifact.kind == erasures.BATCHES and nameless):
             continue
         folder = layout.permanent() / artifact.name
         if damage := find_damage(artifact, folder=folder):

@@ -69,8 +69,11 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 
 
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
+    gone = erasures.replaced_here()
     for batch in data.current(dataset).batches:  # one that was lost here may lie in the remote
-        row_holders.bring_back(batch.digest)
+        for digest in (batch.digest, *batch.former):
+            if f"{data.BATCHES}/{digest}" not in gone:
+                row_holders.bring_back(digest)
     there = inventory.entries()
     in_cache = row_holders.cached(there, dataset, HOLDING)
     found = {
@@ -102,11 +105,18 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
         for holder in held
         if holder.digest in known
     }
-    if renewed or not wanted <= data.current(dataset).erased:  # else it is known, on all machines
+    # Such as what a batch was before it was mended. It counts nowhere; copies may lie elsewhere.
+    nameless = sorted({one.digest for one in held if one.name not in gone} - renewed.keys())
+    erasures.begin(dataset, wanted, why)
+    # Else it is known, on all machines.
+    if renewed or nameless or not wanted <= data.current(dataset).erased:
         sharing.begin_clearing()
-        log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why)
+        _check_unchanged(dataset, renewed)
+        more = {"gone": nameless} if nameless else {}
+        log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why, **more)
     sharing.remove(held)
-    sharing.clear(sharing.kept())
+    sharing.bring(now=True)
+    sharing.clear()
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)
@@ -120,6 +130,24 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     models = {record.artifact.name for record in made if record.artifact.kind == "models"}
     models |= champion.resting_on(dataset, digests)
     return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
+
+
+def _check_unchanged(dataset: str, renewed: dict[str, Any]) -> None:
+    """Check that no other machine replaced the same batches meanwhile.
+
+    Raises:
+        InputError: one did, and what was written here is removed: it may hold rows erased there.
+    """
+    sharing.bring(now=True)
+    if renewed.keys() <= {batch.digest for batch in data.current(dataset).batches}:
+        return
+    for new in renewed.values():
+        draft = Artifact(kind=data.BATCHES, digest=new["batch"], size=0)
+        artifact.delete(draft, permanent=True)
+    raise InputError(
+        f"Another machine erased rows of the same batch of {dataset} meanwhile: run the same "
+        "command again."
+    )
 
 
 def _former(dataset: str, held: Collection[Artifact]) -> set[str]:

@@ -112,7 +112,7 @@ def test_what_another_machine_removed_is_written_again_before_a_record_names_it(
     machines.on("a")
     toys.direct()
     machines.on("b")
-    upkeep.clear(())
+    upkeep.clear()
     machines.on("a")
     toys.direct(refresh=True)
     machines.on("c")

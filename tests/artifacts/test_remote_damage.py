@@ -135,7 +135,7 @@ def test_files_that_are_gone_there_are_written_again_with_a_new_record(toys, mac
     """As after `cache prune --remote`, or an erasure, on another machine."""
     machines.on("a")
     toys.direct()
-    upkeep.clear(())
+    upkeep.clear()
     assert said(toys.direct(refresh=True)) == RAN
     machines.on("b")
     done = toys.direct()
@@ -149,7 +149,7 @@ def test_what_is_gone_there_costs_other_machines_one_run_and_is_not_called_damag
     machines.on("b")
     numbers, total = (each.artifact for each in toys.direct())
     machines.on("a")
-    upkeep.clear(())
+    upkeep.clear()
     machines.on("b")
     with pytest.raises(InputError, match=r"numbers/\w{8} is no longer in s3://.*: run the same"):
         _ = numbers.path

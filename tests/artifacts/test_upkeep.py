@@ -92,7 +92,7 @@ def in_a_month(monkeypatch, young):
 def test_clear_removes_all_that_can_be_computed(toys, machines):
     machines.on("a")
     numbers, _ = (each.artifact for each in toys.direct())
-    upkeep.clear({numbers.name})
+    upkeep.clear(lambda: {numbers.name})
     assert objects(address()) == [
         f"artifacts/{numbers.name}.json",
         f"artifacts/{numbers.name}/numbers.json",

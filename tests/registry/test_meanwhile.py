@@ -1,0 +1,224 @@
+"""Machines that share a store, where one acts between two steps of the other, or is killed there.
+
+The other machine's command is placed at one point by a patch; the S3 server is a real one.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from artifacts import layout, remote, upkeep
+from artifacts import sharing as records_there
+from artifacts.artifact import delete
+from artifacts.errors import InputError
+from registry import backup, data, decisions, erasures, log, models, restoring, sharing
+from registry.decisions import ChampionChangedError
+from tests.artifacts.machines import objects
+from tests.registry.stores import keep, promote, roll_back, verified
+from tests.registry.test_sharing import erase, ingested, machines  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.slow
+WHY = "asked"
+ROW = "f" * 64
+
+
+@pytest.fixture
+def before_the_event(machines, monkeypatch):  # noqa: F811
+    """Let `a` act after what `b` decides on was read, and before its event is written."""
+    append = log.append
+
+    def place(act):
+        def late(*args, **about):
+            monkeypatch.setattr(log, "append", append)
+            machines.on("a")
+            act()
+            machines.on("b")
+            return append(*args, **about)
+
+        monkeypatch.setattr(log, "append", late)
+
+    return place
+
+
+def erased_elsewhere(machines):  # noqa: F811
+    """Rows of an ingest of `b` are erased by `a`, and `b`, where this ends, is told."""
+    machines.on("a")
+    ingested("others")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
+    machines.on("b")
+    log.everything()
+    assert erasures.left()
+
+
+def test_a_promotion_that_came_with_the_event_is_not_replaced(machines, before_the_event):  # noqa: F811
+    machines.on("a")
+    one = promote("one")
+    machines.on("b")
+    log.everything()
+    won = []
+    before_the_event(lambda: won.append(promote("two", expected=one.number)))
+    with pytest.raises(ChampionChangedError):
+        promote("three", expected=one.number)
+    for name in "ab":
+        machines.on(name)
+        assert verified() == won[0].about["model"]
+
+
+def test_a_rollback_that_came_with_the_event_stays_and_blocks(machines, before_the_event):  # noqa: F811
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    log.everything()
+    before_the_event(lambda: roll_back("one", two))
+    with pytest.raises(ChampionChangedError):
+        promote("three", expected=two.number)
+    machines.on("a")
+    assert two.about["model"] in models.current("toys").blocked
+    assert verified() == one.about["model"]
+
+
+def test_a_retraction_counts_for_what_an_erasure_left_of_the_batch(machines, before_the_event):  # noqa: F811
+    machines.on("a")
+    old = ingested("rows of a person").partition("/")[2]
+    machines.on("b")
+    log.everything()
+    new = {"batch": keep("batches", "the rest").partition("/")[2], "content": "1", "about": {}}
+    before_the_event(lambda: log.append("erase", "toys", rows=[ROW], batches={old: new}, why=WHY))
+    log.append("retract", "toys", batch=old, why="wrong labels")
+    (now,) = data.current("toys").batches
+    assert (now.digest, now.retracted) == (new["batch"], "wrong labels")
+    log.append("restore", "toys", batch=old, why="right after all")
+    assert data.current("toys").batches[0].retracted is None
+    log.append("check", "toys", batch=old, verdict="ok")
+    assert data.current("toys").batches[0].check is None  # that was of other rows
+
+
+def test_a_restore_that_is_killed_has_noted_what_is_to_be_erased(machines, tmp_path, monkeypatch):  # noqa: F811
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    (layout.cache() / "pictures").mkdir(parents=True)
+    machines.on("a")
+    erase(batch)
+    delete(models.artifact_of(batch), permanent=True)
+    sharing.remove([models.artifact_of(batch)])
+    backup.back_up(tmp_path / "a.tar")
+    machines.on("b")
+    shutil.rmtree(layout.store())
+    remove = shutil.rmtree
+
+    def killed(path, **options):
+        if layout.store().exists():
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            restoring.restore(tmp_path / "a.tar")
+    assert [each.rows for each in erasures.left()] == [(ROW,)]
+
+
+def test_a_batch_that_no_event_names_is_not_shared_while_rows_are_to_be_erased(machines):  # noqa: F811
+    erased_elsewhere(machines)
+    keep("batches", "rows of a person")  # as of an ingest that was killed
+    there = objects(os.environ["RETRAIN_REMOTE"])
+    batches = {name for name in there if "artifacts/batches" in name}
+    decisions.decide("freeze", "toys", "a holiday")
+    new = set(objects(os.environ["RETRAIN_REMOTE"])) - set(there)
+    assert [name.rpartition("/")[0] for name in new] == ["store/log"]
+    named = ingested("of these, an event says so")
+    there = objects(os.environ["RETRAIN_REMOTE"])
+    there = {name for name in there if "artifacts/batches" in name}
+    assert {name for name in there - batches if named.partition("/")[2] not in name} == set()
+    assert there > batches
+
+
+def test_no_checkpoint_is_shared_while_rows_are_to_be_erased(machines):  # noqa: F811
+    key = "train/toys/" + "0" * 64
+
+    def checkpoints():
+        layout.scratch(key).parent.mkdir(parents=True, exist_ok=True)
+        with records_there.scratch(key):
+            layout.scratch(key).write_bytes(os.urandom(8))
+        names = objects(os.environ["RETRAIN_REMOTE"])
+        return [name for name in names if name.startswith("checkpoints")]
+
+    erased_elsewhere(machines)
+    assert checkpoints() == []
+    erasures.done("toys", {ROW})
+    assert checkpoints() == [f"checkpoints/{key}"]
+
+
+def test_what_is_promoted_while_another_machine_lists_the_bucket_stays(machines, monkeypatch):  # noqa: F811
+    machines.on("a")
+    one = promote("one")
+    machines.on("b")
+    log.everything()
+    clear, promoted = upkeep.clear, []
+
+    def late(kept):
+        monkeypatch.setattr(upkeep, "clear", clear)
+
+        def stays():
+            if not promoted:
+                machines.on("a")
+                promoted.append(promote("two", expected=one.number))
+                machines.on("b")
+            return kept()
+
+        clear(stays)
+
+    monkeypatch.setattr(upkeep, "clear", late)
+    sharing.begin_clearing()
+    sharing.clear()
+    machines.on("c")
+    assert verified() == models.artifact_of(keep("models", "two")).name
+
+
+def test_the_mark_of_an_interrupted_erasure_goes_when_another_machine_has_finished_it(
+    machines,  # noqa: F811
+    bucket,
+):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    sharing.begin_clearing()
+    erase(batch)  # and is killed
+    machines.on("b")
+    log.everything()
+    assert remote.current().get("store/clearing") is None
+    machines.on("a")
+    log.everything()
+    before = len(bucket.requests())
+    log.everything()
+    assert len(bucket.requests()) - before == 2
+
+
+def test_a_backup_says_so_if_an_erasure_comes_in(machines, tmp_path, monkeypatch):  # noqa: F811
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 60.0)
+    log.everything()
+    machines.on("a")
+    erase(batch)
+    machines.on("b")
+    add = backup._Tar.add
+
+    def late(tar, path):
+        if "artifacts" in path.parts:
+            sharing.expire()
+            log.everything()  # as `./run data list` does meanwhile
+        return add(tar, path)
+
+    monkeypatch.setattr(backup._Tar, "add", late)
+    with pytest.raises(InputError, match="removed meanwhile, as by an erasure"):
+        backup.back_up(tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
