@@ -168,6 +168,24 @@ def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
+def _check_text(arguments: dict[str, Any]) -> None:
+    """Check that what a run is given can be sent to a server.
+
+    Raises:
+        ArgumentError: a name of a file is no UTF-8.
+    """
+    from artifacts.errors import ArgumentError
+
+    for value in arguments.values():
+        for text in value if isinstance(value, list) else [value]:
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
+                raise ArgumentError(
+                    f"The name {text!a} is no UTF-8: give the file or folder another one."
+                ) from None
+
+
 def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
     from prefect import tags
 
@@ -178,6 +196,7 @@ def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
 
     if arguments.get("dry_run"):  # needs no server
         return _say_what_would_run(flow.fn(**arguments), as_json=as_json)
+    _check_text(arguments)
     show = getattr(terminal, SHOWN[flow.name])
     # By the tag automations.yaml knows the project's runs.
     with server.choose() as address, listening(terminal.ProjectLogHandler()), tags(TAG):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -232,3 +233,13 @@ def test_json_is_one_value_and_nothing_else(root):
         assert done.code == 0
         assert done.err == ""
         json.loads(done.out)
+
+
+def test_a_path_that_is_no_utf_8_is_refused_before_the_run(flows, root, tmp_path):
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+    done = flows("ingest", folder)
+    assert done.code == 2
+    assert done.err.startswith("Error: The name ")
+    assert "bad\\udcff' is no UTF-8: give the file or folder another one." in done.err
+    assert not (root.folder / "reports").exists()
