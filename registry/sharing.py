@@ -346,10 +346,11 @@ def _push_kept(there: Remote, event: str = "") -> None:
     if not waiting:
         return
     texts = [*_texts(), event]
-    gone, watched = erasures.replaced(texts), erasures.left()
+    gone, held_back = erasures.replaced(texts), bool(erasures.left())
     for artifact in waiting:
-        nameless = not any(artifact.digest in text for text in texts)
-        if artifact.name in gone or (watched and artifact.kind == erasures.BATCHES and nameless):
+        if artifact.name in gone:
+            continue
+        if held_back and artifact.kind == erasures.BATCHES and not _is_named(artifact, texts):
             continue
         folder = layout.permanent() / artifact.name
         if damage := find_damage(artifact, folder=folder):
@@ -360,6 +361,10 @@ def _push_kept(there: Remote, event: str = "") -> None:
             there.put(f"{_NAMES}/{names.name}", names.read_bytes())
         there.put(f"{_KEPT}/{artifact.name}", b"")
         _note_kept(there, artifact.name)
+
+
+def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
+    return any(artifact.digest in text for text in events)
 
 
 def push() -> None:
