@@ -239,12 +239,10 @@ def clear(kept: Callable[[], Collection[str]] = tuple) -> None:
     """
     if (there := remote.current()) is None:
         return
-    for place in ("records", "checkpoints", "artifacts"):
-        names = [each.name for each in there.find(place)]
-        stays = kept()
-        there.delete(
-            name
-            for name in names
-            if "/".join(name.removesuffix(".json").split("/")[1:3]) not in stays
-        )
+    places = ("records", "checkpoints", "artifacts")
+    names = [each.name for place in places for each in there.find(place)]
+    stays = kept()
+    there.delete(
+        name for name in names if "/".join(name.removesuffix(".json").split("/")[1:3]) not in stays
+    )
     shared.forget_all()

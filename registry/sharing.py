@@ -272,7 +272,7 @@ def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
         there: the remote.
         ours: numbers of the events that were written there just now.
     """
-    left = sorted(_kept_there(there) & erasures.replaced(_texts()))
+    left = sorted(_kept_there(there) & erasures.replaced_here())
     mine = (erasures.parse(_event(number).read_text(encoding="utf-8")) for number in ours)
     if not left and not any(mine) and there.get(_CLEARING) is None:
         _unfinished(there).unlink(missing_ok=True)  # another machine finished it
@@ -402,7 +402,7 @@ def kept() -> set[str]:
 def _stays(there: Remote) -> set[str]:
     """Return the names of the artifacts that stay, also those that no event names yet."""
     names = {artifact.name for artifact in _kept()} | _kept_there(there)
-    return names - erasures.replaced(_texts())
+    return names - erasures.replaced_here()
 
 
 def _kept_there(there: Remote) -> set[str]:

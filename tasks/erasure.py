@@ -139,11 +139,11 @@ def _check_unchanged(dataset: str, renewed: dict[str, Any]) -> None:
         InputError: one did, and what was written here is removed: it may hold rows erased there.
     """
     sharing.bring(now=True)
-    if renewed.keys() <= {batch.digest for batch in data.current(dataset).batches}:
+    current = {batch.digest for batch in data.current(dataset).batches}
+    if renewed.keys() <= current:
         return
-    for new in renewed.values():
-        draft = Artifact(kind=data.BATCHES, digest=new["batch"], size=0)
-        artifact.delete(draft, permanent=True)
+    for draft in {new["batch"] for new in renewed.values()} - current:
+        artifact.delete(Artifact(kind=data.BATCHES, digest=draft, size=0), permanent=True)
     raise InputError(
         f"Another machine erased rows of the same batch of {dataset} meanwhile: run the same "
         "command again."

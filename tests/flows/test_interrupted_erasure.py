@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from artifacts import layout
-from registry import erasures, sharing
+from registry import data, erasures, sharing
 from tests.flows import pictures
 from tests.flows.test_erasure_on_two_machines import (  # noqa: F401 - one is a fixture
     IMAGES,
@@ -55,7 +55,8 @@ def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
         assert [event["kind"] for event in a.events()].count("erase") == 1
 
 
-def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("row", [OTHER, ROW])
+def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch, row):  # noqa: F811
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
     begin_clearing = sharing.begin_clearing
@@ -70,17 +71,20 @@ def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, mon
     with machines("b") as b:
         b.data("list")
         monkeypatch.setattr(sharing, "begin_clearing", late)
-        command = ("data", "erase", OTHER, "--why", WHY, "--dataset", "folder")
+        command = ("data", "erase", row, "--why", WHY, "--dataset", "folder")
         done = b(*command)
         assert done.code == 1
         assert "erased rows of the same batch of folder meanwhile: run the same" in done.err
         assert ROW not in pictures.rows_below(b.folder)
+        # The same row leaves the same batch on both: that one is no draft, and stays.
+        (batch,) = data.current("folder").batches
+        assert (layout.permanent() / batch.artifact.name).is_dir()
         assert b(*command).code == 0
     for name in "abc":
         with machines(name) as each:
             do_what_is_told(each)
-            assert not {ROW, OTHER} & pictures.rows_below(each.folder).keys()
-    assert not {ROW, OTHER} & rows_in_bucket(tmp_path / "bucket")
+            assert not {ROW, row} & pictures.rows_below(each.folder).keys()
+    assert not {ROW, row} & rows_in_bucket(tmp_path / "bucket")
 
 
 def test_what_a_batch_was_before_it_was_mended_goes_everywhere(machines, tmp_path):  # noqa: F811

@@ -10,13 +10,12 @@ import pytest
 
 from artifacts import layout, remote, upkeep
 from artifacts import sharing as records_there
-from artifacts.artifact import delete
 from artifacts.errors import InputError
 from registry import backup, data, decisions, erasures, log, models, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import objects
 from tests.registry.stores import keep, promote, roll_back, verified
-from tests.registry.test_sharing import erase, ingested, machines  # noqa: F401 - a fixture
+from tests.registry.test_sharing import erase, ingested, machines, older_cache  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 WHY = "asked"
@@ -99,18 +98,7 @@ def test_a_retraction_counts_for_what_an_erasure_left_of_the_batch(machines, bef
 
 
 def test_a_restore_that_is_killed_has_noted_what_is_to_be_erased(machines, tmp_path, monkeypatch):  # noqa: F811
-    machines.on("a")
-    batch = ingested("rows of a person")
-    machines.on("b")
-    log.everything()
-    (layout.cache() / "pictures").mkdir(parents=True)
-    machines.on("a")
-    erase(batch)
-    delete(models.artifact_of(batch), permanent=True)
-    sharing.remove([models.artifact_of(batch)])
-    backup.back_up(tmp_path / "a.tar")
-    machines.on("b")
-    shutil.rmtree(layout.store())
+    older_cache(machines, tmp_path / "a.tar")
     remove = shutil.rmtree
 
     def killed(path, **options):

@@ -579,7 +579,8 @@ def test_what_is_no_pointer_is_not_taken_from_the_bucket(machines, content):
     assert verified() == one.about["model"]
 
 
-def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp_path):
+def older_cache(machines, file):
+    """Machine `b` has no store, results of rows that `a` erased since, and a backup of `a`."""
     machines.on("a")
     batch = ingested("rows of a person")
     machines.on("b")
@@ -589,9 +590,13 @@ def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp
     erase(batch)
     delete(models.artifact_of(batch), permanent=True)
     sharing.remove([models.artifact_of(batch)])
-    backup.back_up(tmp_path / "a.tar")
+    backup.back_up(file)
     machines.on("b")
     shutil.rmtree(layout.store())
+
+
+def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp_path):
+    older_cache(machines, tmp_path / "a.tar")
     restoring.restore(tmp_path / "a.tar")
     assert [each.rows for each in erasures.left()] == [("f" * 64,)]
     machines.on("new")
