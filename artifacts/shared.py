@@ -11,7 +11,7 @@ artifact.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -223,11 +223,19 @@ def _download(there: Remote, name: str, path: str, about: tuple[str, int], folde
     return there.download(f"artifacts/{name}/{path}", file) == about[0]
 
 
-def upload(name: str, folder: Path, index: Index) -> None:
+def upload(
+    name: str, folder: Path, index: Index, look_out: Callable[[], None] = lambda: None
+) -> None:
     """Write the files of an artifact to the remote, and then its index; nothing if it has that.
 
+    Args:
+        name: of the artifact.
+        folder: that its files are in.
+        index: what they are.
+        look_out: is called before the index is written; where it raises, the files are removed.
+
     Raises:
-        InputError: the remote does not answer, or refuses.
+        InputError: the remote does not answer, or refuses; or what `look_out` raises.
     """
     there = remote.current()
     if there is None:
@@ -236,6 +244,11 @@ def upload(name: str, folder: Path, index: Index) -> None:
     if there.get(f"artifacts/{name}.json") is None:
         for _ in _in_parallel(_upload, there, name, index, folder):
             pass
+        try:
+            look_out()
+        except InputError:
+            there.delete([f"artifacts/{name}/{path}" for path in index])
+            raise
         there.put(f"artifacts/{name}.json", json.dumps(index).encode())
     note(name, index)
     _damaged(there, name).unlink(missing_ok=True)

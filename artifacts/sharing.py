@@ -158,12 +158,8 @@ def push_record(there: Remote, record: Record) -> None:
         InputError: the remote does not answer, or refuses; the artifact is damaged here; or nothing
             may be written now.
     """
-    _look_out(writes=True)
     artifact, name = record.artifact, f"records/{record.key}"
-    if damage := find_damage(artifact):
-        raise InputError(f"{artifact} is not written to the remote ({damage}).")
-    files = shared.index_from(stats_of(artifact.folder))
-    shared.upload(artifact.name, artifact.folder, files)
+    files = push_artifact(artifact)
     content = json.dumps(
         {
             "format": FORMAT,
@@ -185,6 +181,21 @@ def push_record(there: Remote, record: Record) -> None:
         )
         return
     there.put(name, content)  # what is there leads to nothing
+
+
+def push_artifact(artifact: Artifact) -> Index:
+    """Write the files of an artifact, which are here, to the remote if it lacks them; return them.
+
+    Raises:
+        InputError: as `push_record`.
+    """
+    _look_out(writes=True)
+    if damage := find_damage(artifact):
+        raise InputError(f"{artifact} is not written to the remote ({damage}).")
+    files = shared.index_from(stats_of(artifact.folder))
+    # Once more after the files: what is erased elsewhere while they travel does not come to count.
+    shared.upload(artifact.name, artifact.folder, files, lambda: _look_out(writes=True))
+    return files
 
 
 def _waiting(there: Remote) -> Path:

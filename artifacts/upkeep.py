@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from artifacts import layout, records, remote, shared, sharing
-from artifacts.artifact import Artifact, find_damage, stats_of
+from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import ArgumentError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
@@ -54,8 +54,7 @@ def push() -> tuple[int, int]:
                 continue
             if artifact.name not in indexes:
                 shared.forget(artifact.name)
-                files = shared.index_from(stats_of(artifact.folder))
-                shared.upload(artifact.name, artifact.folder, files)
+                sharing.push_artifact(artifact)
                 indexes.add(artifact.name)
                 mended += 1
             if f"records/{record.key}" not in present:
@@ -162,7 +161,7 @@ def _mend(there: Remote, name: str) -> bool:
     shared.forget(name)
     if not artifact.folder.is_dir() or find_damage(artifact):
         return False
-    shared.upload(name, artifact.folder, shared.index_from(stats_of(artifact.folder)))
+    sharing.push_artifact(artifact)
     return True
 
 

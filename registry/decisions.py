@@ -1,11 +1,13 @@
 """What changes the champion, or whether it may change; each is an event of the log."""
 
+from contextlib import suppress
 from typing import Any
 
 from artifacts.errors import InputError
 from artifacts.locks import Lock, shared_lock
 from registry import log, models, pointer, sharing
 from registry.log import Event
+from registry.models import Promotion
 from registry.pointer import Pointer, PointerChangedError
 
 
@@ -45,16 +47,15 @@ def _change(
     with changing(dataset):
         sharing.bring(now=True)
         known = models.current(dataset)
-        now = pointer.read(dataset)
         if not about["forced"] and (closed := models.refusal(known, model)):
             raise InputError(f"{closed} The champion stays.")
-        if _is_other(now, expected):
+        if _number(known.champion) != expected:
             raise _changed(dataset)
         try:
             if not pointer.is_there(dataset):
                 pointer.write(dataset, None)
             event = log.append(kind, dataset, model=model, previous=expected, **about)
-            if _is_other(pointer.read(dataset), expected):  # it came with the events before
+            if _number(models.current(dataset).champion) != expected:  # it came with the events
                 raise _changed(dataset)
             pointer.write(dataset, Pointer(event=event.number, model=model))
         except PointerChangedError:
@@ -63,12 +64,12 @@ def _change(
     return event
 
 
-def _is_other(now: Pointer | None, expected: int | None) -> bool:
-    return (now.event if now else None) != expected
+def _number(promotion: Promotion | None) -> int | None:
+    return promotion.number if promotion else None
 
 
 def _changed(dataset: str) -> ChampionChangedError:
-    now = pointer.read(dataset)
+    now = models.current(dataset).champion
     return ChampionChangedError(
         f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the champion "
         "stays. Run the same command again."
@@ -79,17 +80,14 @@ def undo(dataset: str, event: Event) -> None:
     """Take back a promotion whose run failed afterwards; nothing if another came since."""
     with changing(dataset):
         sharing.bring(now=True)
-        now = pointer.read(dataset)
-        if now is None or now.event != event.number:
+        if _number(models.current(dataset).champion) != event.number:
             return
-        previous, before = event.about["previous"], None
-        if previous is not None:
-            before = Pointer(event=previous, model=log.read(previous).about["model"])
-        try:
-            pointer.write(dataset, before)
-        except PointerChangedError:
-            return
+        # First the event: with it, the pointer leads to the promotion before, wherever it is read.
         log.append("undo", dataset, promotion=event.number, model=event.about["model"])
+        before = models.current(dataset).champion
+        with suppress(PointerChangedError):  # another promotion came meanwhile
+            to = Pointer(event=before.number, model=before.model) if before else None
+            pointer.write(dataset, to)
 
 
 def decide(kind: str, dataset: str, why: str, **about: Any) -> Event:

@@ -2,7 +2,8 @@
 
 Events of the log: `look` (a verdict of the gate), `promote`, `rollback`, `block`, `freeze` and
 `thaw`. Promotions and rollbacks form a chain: each names the one before it, and the pointer names
-the last. Those outside the chain did not happen.
+the last. Those outside the chain did not happen. `undo` takes the last one back: a pointer that
+still names it leads to the one before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ _NEEDED = {
     "block": ("model", "why"),
     "freeze": ("why",),
     "thaw": ("why",),
+    "undo": ("promotion",),
 }
 _OBJECTS = ("summary", "verdict")
 
@@ -201,25 +203,27 @@ def fold(events: Sequence[Event], at: Pointer | None, dataset: str) -> Models:
 
 def _chain(events: Sequence[Event], at: Pointer | None, dataset: str) -> tuple[Promotion, ...]:
     by_number = {event.number: event for event in events if event.kind in _CHAIN}
+    undone = [event.about.get("promotion") for event in events if event.kind == "undo"]
     found: list[Promotion] = []
     number = at.event if at else None
     while number is not None:
         event = by_number.pop(number, None)  # of a damaged log, no event counts twice
-        expected = at.model if at and not found else None
+        expected = at.model if at and number == at.event else None
         if event is None or expected not in {None, event.about.get("model")}:
             raise InputError(
                 f"{pointer.path_of(dataset)} or the log is damaged: event {number} is no "
                 f"promotion of {dataset}'s {expected or 'model'}. Restore both from one backup."
             )
-        found.append(
-            Promotion(
-                number=number,
-                at=event.at,
-                model=event.about["model"],
-                rolled_back=event.kind == "rollback",
-                about=event.about,
+        if found or number not in undone:
+            found.append(
+                Promotion(
+                    number=number,
+                    at=event.at,
+                    model=event.about["model"],
+                    rolled_back=event.kind == "rollback",
+                    about=event.about,
+                )
             )
-        )
         number = event.about["previous"]
     return tuple(reversed(found))
 

@@ -3,6 +3,7 @@
     <prefix>/store/log/000042.json                     an event, created once: who creates it has it
     <prefix>/store/registry/<dataset>/champion.json    the pointer, replaced with If-Match
     <prefix>/store/artifacts/<kind>/<SHA-256>          says that the artifact stays
+    <prefix>/store/coming/<kind>/<SHA-256>             says that it will, while it is written
     <prefix>/store/names/<SHA-256>.jsonl               names of the files of a batch
 
 Each machine has a copy of all of that in its `data/store`, which is brought up to date before the
@@ -30,12 +31,14 @@ from registry import erasures, formats
 
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
 _LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
+_COMING = "store/coming"
 _CLEARING = "store/clearing"  # is there while an erasure clears the remote
 #: Names of events, pointers and names; other objects there are none of ours.
 _AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
 _A_POINTER = re.compile(rf"{_POINTERS}/({layout.GROUP.pattern})/champion\.json")
 _SOME_NAMES = re.compile(rf"{_NAMES}/([0-9a-f]{{64}})\.jsonl")
 _FIELDS = {"kind": str, "dataset": str, "at": str, "about": dict}  # of an event, in any format
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -74,20 +77,23 @@ def bring(*, now: bool = False) -> None:
         RemoteAwayError: with `now`, the remote does not answer; else a warning says so.
         InputError: the log here and the one in the remote contradict each other.
     """
-    if (there := remote.current()) is None:
+    with explain_write_errors(layout.root()):
+        if there := remote.current():
+            _bring_unless_fresh(there, now=now)
         erasures.warn_of_left()
-        return
+
+
+def _bring_unless_fresh(there: Remote, *, now: bool) -> None:
     place = (there.address, layout.root())
     if not now and time.monotonic() - _brought.get(place, float("-inf")) < FRESH_SECONDS:
         return
     try:
-        with explain_write_errors(layout.root()), _updating():
+        with _updating():
             _bring(there)
     except RemoteAwayError as error:
         if now:
             raise _nothing_decided(error) from None
         remote.warn(error, "What is here counts until it does.")
-    erasures.warn_of_left()
     _brought[place] = time.monotonic()
 
 
@@ -355,11 +361,13 @@ def _push_kept(there: Remote, event: str = "") -> None:
         folder = layout.permanent() / artifact.name
         if damage := find_damage(artifact, folder=folder):
             raise InputError(f"{folder} cannot be shared ({damage}): restore it from a backup.")
+        there.put(f"{_COMING}/{artifact.name}", b"")  # first: another machine may be clearing
         shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
         names = layout.store() / "names" / f"{artifact.digest}.jsonl"
         if names.exists():
             there.put(f"{_NAMES}/{names.name}", names.read_bytes())
         there.put(f"{_KEPT}/{artifact.name}", b"")
+        there.delete([f"{_COMING}/{artifact.name}"])
         _note_kept(there, artifact.name)
 
 
@@ -401,13 +409,19 @@ def kept() -> set[str]:
 
 def _stays(there: Remote) -> set[str]:
     """Return the names of the artifacts that stay, also those that no event names yet."""
-    names = {artifact.name for artifact in _kept()} | _kept_there(there)
+    coming = _marked(there, _COMING)  # first: what ceases to be coming is then among the others
+    names = {artifact.name for artifact in _kept()} | _kept_there(there) | coming
     return names - erasures.replaced_here()
 
 
 def _kept_there(there: Remote) -> set[str]:
     """Return the names of the artifacts of which the remote says that they stay."""
-    names = (each.name.removeprefix(f"{_KEPT}/") for each in there.find(_KEPT))
+    return _marked(there, _KEPT)
+
+
+def _marked(there: Remote, place: str) -> set[str]:
+    """Return the names of the artifacts that have a mark there."""
+    names = (each.name.removeprefix(f"{place}/") for each in there.find(place))
     return {name for name in names if layout.ARTIFACT_NAME.fullmatch(name)}
 
 
@@ -419,6 +433,7 @@ def remove(artifacts: list[Artifact]) -> None:
         files = [each.name for each in there.find(f"artifacts/{artifact.name}")]
         about = [
             f"{_KEPT}/{artifact.name}",
+            f"{_COMING}/{artifact.name}",
             f"artifacts/{artifact.name}.json",
             f"{_NAMES}/{artifact.digest}.jsonl",
         ]
@@ -513,7 +528,7 @@ def _is_pointer(content: bytes) -> bool:
 
 def _event_of(content: bytes) -> int:
     """Return the number of the event that a pointer with this content leads to; 0 for none."""
-    with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    with suppress(*_DAMAGED):
         return int(json.loads(content)["event"] or 0)
     return 0
 
@@ -521,28 +536,33 @@ def _event_of(content: bytes) -> int:
 def _counts(dataset: str, content: bytes) -> bool:
     """Return whether the pointer with this content counts, and not the one that is here.
 
-    The one that leads further does, unless that promotion was taken back.
+    The one that leads further does; promotions that were taken back lead to the one before.
     """
-    theirs, ours, undone = _event_of(content), _event_of_pointer(dataset), _undone()
-    return ours in undone or (theirs >= ours and theirs not in undone)
+    try:
+        here = _pointer(dataset).read_bytes()
+    except FileNotFoundError:
+        return True
+    undone = set(_undone())
+    return _last_done(_event_of(content), undone) >= _last_done(_event_of(here), undone)
 
 
-def _undone() -> set[int]:
-    """Return the numbers of the promotions that were taken back."""
-    found = set()
+def _undone() -> Iterator[int]:
+    """Yield the numbers of the promotions that were taken back."""
     for text in _texts():
-        with suppress(
-            ValueError, KeyError, TypeError, OverflowError, RecursionError
-        ):  # the log says what is damaged
+        with suppress(*_DAMAGED):  # the log says what is damaged
             if "undo" in text and (event := json.loads(text))["kind"] == "undo":
-                found.add(int(event["about"]["promotion"]))
-    return found
+                yield int(event["about"]["promotion"])
 
 
-def _event_of_pointer(dataset: str) -> int:
-    with suppress(FileNotFoundError):
-        return _event_of(_pointer(dataset).read_bytes())
-    return 0
+def _last_done(number: int, undone: set[int]) -> int:
+    """Return the number of the promotion, or of the last one before it that was not taken back."""
+    while number in undone:
+        undone = undone - {number}  # of a damaged log, no event counts twice
+        try:
+            number = int(json.loads(_event(number).read_bytes())["about"]["previous"] or 0)
+        except _DAMAGED:
+            return 0
+    return number
 
 
 def _note_kept(there: Remote, name: str) -> None:

@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from artifacts import layout, remote, upkeep
+from artifacts import artifact, layout, remote, shared, upkeep
 from artifacts import sharing as records_there
 from artifacts.errors import InputError
-from registry import backup, data, decisions, erasures, log, models, restoring, sharing
+from registry import backup, data, decisions, erasures, log, models, pointer, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import objects
 from tests.registry.stores import keep, promote, roll_back, verified
@@ -210,3 +210,88 @@ def test_a_backup_says_so_if_an_erasure_comes_in(machines, tmp_path, monkeypatch
     with pytest.raises(InputError, match="removed meanwhile, as by an erasure"):
         backup.back_up(tmp_path / "b.tar")
     assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_promotion_that_is_taken_back_halfway_does_not_return(machines, monkeypatch):  # noqa: F811
+    machines.on("a")
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    assert verified() == two.about["model"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    machines.on("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(pointer, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decisions.undo("toys", two)
+    machines.on("b")
+    shutil.rmtree(layout.cache())
+    for name in "bac":  # c is new
+        machines.on(name)
+        assert verified() == one.about["model"]
+        assert models.current("toys").status(two.about["model"]) != models.CHAMPION
+    machines.on("b")
+    with pytest.raises(ChampionChangedError):
+        promote("three", expected=two.number)
+    three = promote("three", expected=one.number)
+    for name in "abc":
+        machines.on(name)
+        assert [each.number for each in models.current("toys").history] == [
+            one.number,
+            three.number,
+        ]
+
+
+def test_what_is_written_to_the_remote_during_an_erasure_elsewhere_does_not_stay(
+    machines,  # noqa: F811
+    monkeypatch,
+):
+    machines.on("a")
+    ingested("others")
+    machines.on("b")
+    log.everything()
+    with artifact.draft("tables") as new:
+        (new.folder / "content.txt").write_text("rows of a person")
+    upload = shared._upload
+
+    def late(*arguments):
+        done = upload(*arguments)
+        machines.on("a")
+        log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
+        sharing.clear()
+        machines.on("b")
+        return done
+
+    monkeypatch.setattr(shared, "_upload", late)
+    with pytest.raises(InputError, match="erased on another machine, and not yet here"):
+        records_there.push_artifact(new.artifact)
+    there = objects(os.environ["RETRAIN_REMOTE"])
+    assert not [name for name in there if name.startswith("artifacts/tables")]
+
+
+def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):  # noqa: F811
+    machines.on("a")
+    one = promote("one")
+    machines.on("b")
+    log.everything()
+    upload = shared.upload
+
+    def late(name, *arguments):
+        upload(name, *arguments)
+        if name.startswith(models.MODELS):
+            machines.on("b")
+            sharing.begin_clearing()
+            sharing.clear()
+            machines.on("a")
+
+    machines.on("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "upload", late)
+        two = promote("two", expected=one.number)
+    machines.on("c")
+    assert verified() == two.about["model"]
+    there = objects(os.environ["RETRAIN_REMOTE"])
+    assert not [name for name in there if name.startswith("store/coming")]
