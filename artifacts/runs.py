@@ -42,8 +42,22 @@ def running(run: str) -> Iterator[None]:
 def oldest_start() -> float:
     """Return when the oldest running run started; infinite if none is running."""
     names = [path.stem for path in (layout.locks() / "runs").glob("*.lock")]
-    held = (name for name in names if is_name(name) and not lock(f"runs/{name}").is_free())
+    held = (name for name in names if is_name(name) and _is_running(name))
     return min(map(started_at, held), default=float("inf"))
+
+
+def is_over(flow_run: str) -> bool:
+    """Return whether this flow run began in this data root and no longer runs.
+
+    Args:
+        flow_run: the first eight hexadecimal digits of its id.
+    """
+    names = [path.name for path in layout.reports().glob(f"*-{flow_run}") if is_name(path.name)]
+    return bool(names) and not any(map(_is_running, names))
+
+
+def _is_running(name: str) -> bool:
+    return not lock(f"runs/{name}").is_free()
 
 
 def started_at(run: str) -> float:

@@ -25,9 +25,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Scheduled
+from prefect.states import Crashed, Scheduled
 from prefect.workers.process import ProcessWorker
 
+from artifacts import runs
 from artifacts.errors import ArgumentError, InputError
 from flows.cli import automations, server
 from flows.cli.address import shown
@@ -57,6 +58,7 @@ def deploy(*, pool: str = POOL) -> Answer:
         with _paused_ones_stay(client):
             deployed = _deploy(pool, IN_IMAGE if kind != ProcessWorker.type else None)
         applied = automations.apply(client)
+        mark_dead(client)
         restarted = start_again(client)
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
         address = shown(str(client.api_url)).rstrip("/")
@@ -72,6 +74,37 @@ def deploy(*, pool: str = POOL) -> Answer:
         "restarted": restarted,
     }
     return Answer(found, "\n".join(lines))
+
+
+def mark_dead(client: SyncPrefectClient) -> None:
+    """Mark runs as crashed whose process on this machine has ended, and nobody told the server.
+
+    Such are the runs of a worker that ended before its server, as `./run ui` ends both.
+    """
+    ours = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[automations.TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+    )
+    for run in client.read_flow_runs(flow_run_filter=ours):
+        if not _is_dead(run.infrastructure_pid) or not runs.is_over(run.id.hex[:8]):
+            continue
+        now = client.read_flow_run(run.id)  # what it said last is known now
+        if now.state_id == run.state_id:
+            state: State[None] = Crashed(message="Its process ended and did not report why.")
+            client.set_flow_run_state(run.id, state)
+
+
+def _is_dead(process: str | None) -> bool:
+    """Return whether the process of a worker's run has ended, if it was one of this machine."""
+    if not process or not process.isdecimal():  # of another kind of worker, or of a terminal
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def start_again(client: SyncPrefectClient) -> list[str]:

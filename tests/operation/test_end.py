@@ -1,4 +1,4 @@
-"""`./run ui` under a supervisor: TERM ends all of it, a training too.
+"""`./run ui` under a supervisor: TERM ends all of it, a training too, which then goes on.
 
 tests/test_run.py has Ctrl-C, which takes the same way.
 """
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,33 @@ def processes(operation):
     return found
 
 
-def test_ends_all_within_ten_seconds_while_a_training_runs(tmp_path):
+@contextmanager
+def serving(operation):
+    """Start `./run ui` of the copy; it is gone at the end."""
+    said = operation.folder / "ui.log"
+    command = [sys.executable, str(operation.copy / "scripts" / "ui.py")]
+    with said.open("wb") as log:
+        ui = subprocess.Popen(command, env=operation.environment, stdout=log, stderr=log)
+    try:
+        wait(lambda: "\nopen " in said.read_text(), 180, "it does not start")
+        yield ui
+    finally:
+        if ui.poll() is None:
+            os.kill(ui.pid, signal.SIGKILL)
+            ui.wait()
+        operation.end()
+        for line in processes(operation):
+            sys.stderr.write(f"left: {line}\n")
+
+
+def test_ends_all_within_ten_seconds_and_the_training_goes_on_at_the_next_start(tmp_path):
     operation = Operation(tmp_path)
+    # Without it, the run would wait for a place of the queue until its heartbeats are missed.
+    operation.without("mark runs as crashed that died with their machine")
     script = operation.copy / "scripts" / "ui.py"
     script.parent.mkdir()
     script.write_bytes((PROJECT / "scripts" / "ui.py").read_bytes())
-    with (tmp_path / "ui.log").open("wb") as log:
-        ui = subprocess.Popen(
-            [sys.executable, str(script)], env=operation.environment, stdout=log, stderr=log
-        )
-    try:
-        wait(lambda: "open " in (tmp_path / "ui.log").read_text(), 180, "it does not start")
+    with serving(operation) as ui:
         run = operation.asked("train/on-demand", **LONG)
         operation.wait_for_training()
         assert operation.state(run) == "Running"
@@ -50,10 +67,9 @@ def test_ends_all_within_ten_seconds_while_a_training_runs(tmp_path):
         assert time.monotonic() - signalled < 10
         time.sleep(1)
         assert processes(operation) == []
-    finally:
-        if ui.poll() is None:
-            os.kill(ui.pid, signal.SIGKILL)
-            ui.wait()
-        operation.end()
-        for line in processes(operation):
-            sys.stderr.write(f"left: {line}\n")
+    with serving(operation):
+        name = operation.run(run)["name"]
+        assert f"restarted  {name}" in (tmp_path / "ui.log").read_text()
+        operation.wait_for(run, "Completed")
+        assert operation.history(run).count("Running") == 2
+        assert operation.report(run)["resumed"]

@@ -2,9 +2,14 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
+
+from artifacts import runs
 
 AUTOMATION = {
     "name": "image-retraining: a test",
@@ -224,6 +229,45 @@ def test_what_crashed_while_the_server_was_starting_starts_again_and_no_other(fl
     assert client.read_flow_run(crashed).state.message == "It crashed, and starts again."
     client.set_flow_run_state(crashed, Completed(), force=True)
     assert json.loads(flows("deploy", "--json").out)["restarted"] == []
+
+
+@pytest.fixture
+def dead_process():
+    """Number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
+    flows, client, root, dead_process
+):
+    from prefect.states import Running
+
+    assert flows("deploy").code == 0
+    deployment = client.read_deployment_by_name("train/on-demand").id
+
+    def run(process, *, began=True):
+        new = client.create_flow_run_from_deployment(deployment)
+        client.update_flow_run(new.id, infrastructure_pid=process and str(process))
+        client.set_flow_run_state(new.id, Running(), force=True)
+        folder = root / "reports" / f"20260101-000000-{new.id.hex[:8]}"
+        if began:
+            folder.mkdir(parents=True)
+        return new, folder.name
+
+    over, _ = run(dead_process)
+    elsewhere, _ = run(dead_process, began=False)  # or about to begin
+    shared, name = run(dead_process)  # on another machine with this data root
+    others = [elsewhere, shared, run(os.getpid())[0], run("pod-of-a-cluster")[0], run(None)[0]]
+    with runs.running(name):
+        restarted = json.loads(flows("deploy", "--json").out)["restarted"]
+    assert restarted == [over.name]
+    assert client.read_flow_run(over.id).state_name == "AwaitingRetry"
+    for each in others:
+        assert client.read_flow_run(each.id).state_name == "Running"
+    for each in (over, *others):
+        client.delete_flow_run(each.id)
 
 
 @pytest.mark.parametrize(("restarts", "again"), [(0, True), (1, True), (2, False)])
