@@ -16,7 +16,8 @@ from registry import data, log
 from reporting.report import open_run
 from tasks.announce import batch_came_in, looked_at
 from tasks.base import check_size, last_base
-from tasks.check import Drift, check, present_model, record_check
+from tasks.check import Drift, present_model, record_check
+from tasks.check import check as check_batch
 from tasks.download import asked_at, download, local_digest, local_source
 from tasks.incoming import take_in_incoming
 from tasks.ingest import check_batches
@@ -54,10 +55,9 @@ def ingest(
         image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
         device: Where the present model reads the batch
     """
-    place = devices.resolve_device_name(device)
-    declared = datasets.load(dataset)
-    names, size = declared.classes, size_of(image_size, declared)
-    check_arguments(paths, batch)
+    place, names, size = check(
+        paths=paths, dataset=dataset, batch=batch, image_size=image_size, device=device
+    )
     log.events(dataset)  # can the log be read? before anything is fetched
     with open_run() as run:
         results = base_of(dataset, names, size)
@@ -83,13 +83,27 @@ def ingest(
     return found
 
 
-def check_arguments(paths: list[str] | None, batch: str | None) -> None:
-    """Check, before anything is fetched, that the paths are there and the name can be one.
+def check(
+    *,
+    paths: list[str] | None,
+    dataset: str,
+    batch: str | None,
+    image_size: ImageSize,
+    device: Device,
+    **_: Any,
+) -> tuple[str, tuple[str, ...] | None, tuple[int, ...] | None]:
+    """Check, before anything is fetched, that the paths are there and the options can be used.
+
+    Returns:
+        The device, and the class names and the image size of the dataset, as far as they are known.
 
     Raises:
-        ArgumentError: a name or path cannot be used.
+        ArgumentError: an option or a path cannot be used.
         InputError: nothing is there.
     """
+    place = devices.resolve_device_name(device)
+    declared = datasets.load(dataset)
+    names, size = declared.classes, size_of(image_size, declared)
     if batch and not paths:
         raise ArgumentError("--batch names one batch: give the paths that it is made of.")
     if batch:
@@ -103,6 +117,7 @@ def check_arguments(paths: list[str] | None, batch: str | None) -> None:
             there = False
         if not there:
             raise InputError(f"{one_line(path)[:SHOWN]} is not there: give files or folders.")
+    return place, names, size
 
 
 def base_of(
@@ -138,7 +153,7 @@ def look(
     for batch in data.current(dataset).live:
         if batch.check or not (batch.about["train"] or batch.about["recent"]):
             continue
-        result = check(
+        result = check_batch(
             batch.artifact, base, model, trained_on, parts, dataset, drift, device, names
         )
         record_check(dataset, batch, result)

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from classifier import devices
 from flows.parameters import Device
 from tasks.preflight import inspect, publish
 
@@ -19,3 +20,8 @@ def preflight(*, device: Device = "auto", timings: bool = False) -> dict[str, An
     found = inspect(device, timings)
     publish(found)
     return found
+
+
+def check(*, device: Device, **_: Any) -> None:
+    """Check that there is such a device; raises as `resolve_device_name`."""
+    devices.resolve_device_name(device)

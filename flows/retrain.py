@@ -12,7 +12,16 @@ from classifier.errors import BudgetSpentError
 from flows import steps
 from flows.ingest import look
 from flows.names import DEFAULT, DatasetName, RecipeName
-from flows.parameters import Device, Devices, ImageSize, RecipeFields, Seed, flow_run_name, resolve
+from flows.parameters import (
+    Device,
+    Devices,
+    ImageSize,
+    Plan,
+    RecipeFields,
+    Seed,
+    flow_run_name,
+    resolve,
+)
 from flows.retraining import Retraining
 from registry import log
 from reporting.report import open_run
@@ -71,8 +80,16 @@ def retrain(
         grid: The grids of sample images
         image_size: Size of the images, as 64x64 or 64x64x3, for a dataset that declares none
     """
-    check_rule(rule, threshold)
-    plan = resolve(dataset, recipe, overrides, device, image_size=image_size, device_count=devices)
+    plan = check(
+        dataset=dataset,
+        recipe=recipe,
+        overrides=overrides,
+        device=device,
+        devices=devices,
+        rule=rule,
+        threshold=threshold,
+        image_size=image_size,
+    )
     from_champion = start == "champion"
     log.events(dataset)  # can the log be read? before anything is fetched
     with open_run() as run, pace.alone(dataset):
@@ -99,6 +116,23 @@ def retrain(
         found: Any = state.data
         announce.retrained(found, run.folder)
         return state
+
+
+def check(
+    *,
+    dataset: str,
+    recipe: RecipeName,
+    overrides: RecipeFields,
+    device: Device,
+    devices: int,
+    rule: Rule,
+    threshold: float | None,
+    image_size: ImageSize,
+    **_: Any,
+) -> Plan:
+    """Check the options, and return what is to be done; raises as `check_rule` and `resolve`."""
+    check_rule(rule, threshold)
+    return resolve(dataset, recipe, overrides, device, image_size=image_size, device_count=devices)
 
 
 def _outcome(this: Retraining, rule: Rule, threshold: float | None, limits: Pace) -> State:

@@ -87,18 +87,20 @@ def sweep(
         refresh: Run every step, cached or not
         dry_run: Only say which steps would run, and why
     """
-    asked = Sweep.of(
-        overrides,
-        choices or [],
-        random,
-        seeds,
+    asked = check(
         dataset=dataset,
         recipe=recipe,
-        image_size=image_size,
+        overrides=overrides,
+        choices=choices,
+        random=random,
+        seeds=seeds,
         limit=limit,
         only_base=only_base,
+        image_size=image_size,
+        challenge=challenge,
+        workers=workers,
+        dask=dask,
     )
-    _check(asked, challenge=challenge, workers=workers, dask=dask)
     with _connected(dask, dataset, device) as cluster:
         plans = cluster.same(asked.plans, device) if cluster else asked.plans(device)
         try:
@@ -126,13 +128,39 @@ def sweep(
     return found | {"challenge": _challenge(asked, best, here)} if challenge else found
 
 
-def _check(asked: Sweep, *, challenge: bool, workers: int, dask: str | None) -> None:
-    """Check, before anything is fetched, that the options go together.
+def check(
+    *,
+    dataset: str,
+    recipe: RecipeName,
+    overrides: RecipeFields,
+    choices: list[str] | None,
+    random: int | None,
+    seeds: str,
+    limit: int | None,
+    only_base: bool,
+    image_size: ImageSize,
+    challenge: bool,
+    workers: int,
+    dask: str | None,
+    **_: Any,
+) -> Sweep:
+    """Check, before anything is fetched, that the options go together; return what they ask for.
 
     Raises:
         ArgumentError: they do not.
         InputError: Dask is not installed, or whoever asked may not choose its scheduler.
     """
+    asked = Sweep.of(
+        overrides,
+        choices or [],
+        random,
+        seeds,
+        dataset=dataset,
+        recipe=recipe,
+        image_size=image_size,
+        limit=limit,
+        only_base=only_base,
+    )
     if challenge and (asked.limit or asked.only_base):
         raise ArgumentError(
             "--challenge judges a model of all rows: leave out --limit and --only-base."
@@ -148,6 +176,7 @@ def _check(asked: Sweep, *, challenge: bool, workers: int, dask: str | None) -> 
             f"A run of a deployment may name no Dask scheduler but that of {SCHEDULER}: what "
             f"comes from there is run. Set {SCHEDULER} where the worker starts, or leave dask out."
         )
+    return asked
 
 
 def _connected(

@@ -64,8 +64,14 @@ def train(
         refresh: Run every step, cached or not
         dry_run: Only say which steps would run, and why
     """
-    plan = resolve(
-        dataset, recipe, overrides, device, limit=limit, image_size=image_size, device_count=devices
+    plan = check(
+        dataset=dataset,
+        recipe=recipe,
+        overrides=overrides,
+        device=device,
+        devices=devices,
+        limit=limit,
+        image_size=image_size,
     )
     try:
         data = new_data(dataset, only_base=bool(only_base or limit), shape=plan.image_size)
@@ -80,6 +86,23 @@ def train(
     with open_run() as run, refreshing(refresh=refresh):
         done = _steps(plan, seed, grid, limit, data)
         return report(run, summarise(run, plan.about | {"seed": seed}, done), done)
+
+
+def check(
+    *,
+    dataset: str,
+    recipe: RecipeName,
+    overrides: RecipeFields,
+    device: Device,
+    devices: int,
+    limit: int | None,
+    image_size: ImageSize,
+    **_: Any,
+) -> Plan:
+    """Check the options, and return what is to be done; raises as `resolve`."""
+    return resolve(
+        dataset, recipe, overrides, device, limit=limit, image_size=image_size, device_count=devices
+    )
 
 
 def _steps(

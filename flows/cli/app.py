@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from inspect import signature
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,6 +169,14 @@ def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
+def _check(flow: Any, arguments: dict[str, Any]) -> None:
+    """Check the options before there is a run: a slip of the keyboard is no failed one."""
+    _check_text(arguments)
+    options = signature(flow.fn).bind(**arguments)
+    options.apply_defaults()
+    sys.modules[flow.fn.__module__].check(**flow.validate_parameters(options.arguments))
+
+
 def _check_text(arguments: dict[str, Any]) -> None:
     """Check that what a run is given can be sent to a server.
 
@@ -196,7 +205,7 @@ def _run_flow(flow: Any, arguments: dict[str, Any], *, as_json: bool) -> int:
 
     if arguments.get("dry_run"):  # needs no server
         return _say_what_would_run(flow.fn(**arguments), as_json=as_json)
-    _check_text(arguments)
+    _check(flow, arguments)
     show = getattr(terminal, SHOWN[flow.name])
     # By the tag automations.yaml knows the project's runs.
     with server.choose() as address, listening(terminal.ProjectLogHandler()), tags(TAG):

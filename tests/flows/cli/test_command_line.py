@@ -250,6 +250,32 @@ def test_a_data_root_at_or_below_a_file_is_refused_and_the_file_kept(flows, tmp_
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("train", "--learning-rate", "fast"),
+        ("train", "--grid.rows", "0"),
+        ("train", "--dataset", "folder", "--image-size", "big"),
+        ("retrain", "--rule", "threshold"),
+        ("sweep", "--set", "learning_rat=1"),
+        ("sweep", "--seeds", "9..0"),
+        ("sweep", "--challenge", "--limit", "100"),
+        ("ingest", "--batch", "mine"),
+        ("ingest", "there-is-none"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_no_run(flows, root, typed):
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        before = {run.id for run in client.read_flow_runs()}
+        done = flows(*typed)
+        assert done.code in {1, 2}
+        assert done.sentence
+        assert {run.id for run in client.read_flow_runs()} == before
+    assert not (root / "reports").exists()
+
+
 def test_a_data_root_with_too_long_a_name_is_refused(flows, tmp_path):
     done = flows(*QUICK, "--data", tmp_path / ("a" * 300))
     assert done.code == 1
