@@ -59,7 +59,7 @@ def read_seeds(text: str) -> list[int]:
     """
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:\.\.\s*([0-9]{1,10})\s*)?", part)
+        match = re.fullmatch(r"\s*([0-9]{1,30})\s*(?:\.\.\s*([0-9]{1,30})\s*)?", part)
         if not match:
             raise ArgumentError(
                 f"--seeds is {text!r}: write 0..9, which includes 9, or single ones as 0,3,5."

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from artifacts import layout, runs
+from artifacts.text import counted
 from flows.cli.address import is_loopback, shown
 from flows.cli.answer import Answer
 from flows.names import DatasetName
@@ -22,7 +23,7 @@ from registry import erasures, log, models
 from tasks import history, seen
 from tasks.commands import dataset_option
 
-DAY = 86_400
+HOUR, DAY = 3_600, 86_400
 SECONDS = 10.0  # in which a server must answer
 Days = Annotated[float, Parameter(validator=Number(gt=0))]
 
@@ -154,4 +155,9 @@ def _seconds(at: str) -> float:
 
 
 def _ago(at: str, now: float) -> str:
-    return f"{max(0.0, now - _seconds(at)) / DAY:.1f} days ago"
+    seconds = max(0.0, now - _seconds(at))
+    if seconds < HOUR:
+        return "less than an hour ago"
+    if seconds < DAY:
+        return f"{counted(int(seconds / HOUR), 'hour')} ago"
+    return f"{seconds / DAY:.1f} days ago"

@@ -189,6 +189,7 @@ def _sentence(error: Exception) -> str:
 
 def _next(result: dict[str, Any]) -> str:
     """Return the command that is most worth typing now."""
-    better = {"post": "mlp", "mlp": "cnn"}.get(result["recipe"])
-    more = f" --recipe {better}" if better else " --help"
-    return f"./run train{dataset_option(result['dataset'])}{more}"
+    recipe, option = result["recipe"], dataset_option(result["dataset"])
+    if better := {"post": "mlp", "mlp": "cnn"}.get(recipe):
+        return f"./run train{option} --recipe {better}"
+    return f"./run retrain{option} --recipe {recipe}"

@@ -10,6 +10,12 @@ def test_a_range_of_seeds_includes_its_end():
     assert read_seeds("0..9") == list(range(10))
 
 
+def test_too_many_seeds_are_refused_as_too_many():
+    for text in ("0..99999999999", "99999999999"):
+        with pytest.raises(ArgumentError, match=r"are the most|give seeds below"):
+            read_seeds(text)
+
+
 def test_seeds_count_once_in_the_order_in_which_they_are_named():
     assert read_seeds("7, 0..2,1") == [7, 0, 1, 2]
 

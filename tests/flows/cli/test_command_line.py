@@ -360,7 +360,7 @@ def test_without_json_the_summary_says_where_to_look(flows, root):
     assert "accuracy" in done.out
     (page,) = root.glob("reports/*/report.html")
     assert str(page) in done.out
-    assert "next" in done.out
+    assert "next       ./run train --dataset folder --recipe mlp\n" in done.out
 
 
 def test_relative_folders_are_those_of_the_caller(flows, tmp_path, monkeypatch):

@@ -60,12 +60,21 @@ def prefect_server(status):
         web.shutdown()
 
 
-def test_a_retrain_within_eight_days_is_one_line_and_exit_code_0(flows):
+@pytest.mark.parametrize(
+    ("days", "ago"),
+    [
+        (3, "3.0 days ago"),
+        (0.3, "7 hours ago"),
+        (0.06, "1 hour ago"),
+        (0.01, "less than an hour ago"),
+    ],
+)
+def test_a_retrain_within_eight_days_is_one_line_and_exit_code_0(flows, days, ago):
     stores.promote("a model", dataset="mnist")
-    retrained(3)
+    retrained(days)
     done = flows("health")
     assert (done.code, done.err) == (0, "")
-    assert done.out == "Retraining goes on: mnist unchanged, 3.0 days ago.\n"
+    assert done.out == f"Retraining goes on: mnist unchanged, {ago}.\n"
 
 
 def test_a_retrain_that_is_longer_ago_is_a_sentence_with_the_next_command(flows):
