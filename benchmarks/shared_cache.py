@@ -29,6 +29,7 @@ from benchmarks.clock import machine
 
 FILES, MIB = 4, 16  # of an artifact, and in each
 GOAL, REQUESTS = 0.8, 20
+FIRST = "the first run of all, which computes everything"
 RUN = ("train", "--epochs", "1", "--json")
 
 
@@ -166,10 +167,10 @@ def _runs(folder: Path, rounds: int, log: Path) -> None:
             seconds[name].append(time.perf_counter() - start)
             requests[name].append(_requests(log) - before)
             steps = json.loads(done.stdout)["steps"]
-            if name and set(steps.values()) != {"cached"}:
+            if name not in {"", FIRST} and set(steps.values()) != {"cached"}:
                 raise RuntimeError(f"{name}: {steps}")
 
-        run("", "a", environment)
+        run(FIRST, "a", environment)
         run("", "alone", alone)
         for turn in range(rounds):
             run("without a remote", "alone", alone)
@@ -178,8 +179,9 @@ def _runs(folder: Path, rounds: int, log: Path) -> None:
             run("again on the second machine", f"b{turn}", environment)
     local = median(seconds["without a remote"])
     print(f"\nCached runs, {rounds} rounds: a whole process, with a Prefect server that runs")
+    print(f"{FIRST}: {requests[FIRST][0]} requests")
     for name in seconds:
-        if name:
+        if name not in {"", FIRST}:
             took = median(seconds[name])
             asked = f"{median(requests[name]):.0f} requests (goal: under {REQUESTS})"
             print(f"{name}: {took:.2f} s, {took / local:.2f} times; {asked}")
