@@ -44,6 +44,16 @@ def test_prune_leaves_what_is_young(toys, machines):
         upkeep.prune(older_than=timedelta(hours=1), kept=())
 
 
+def test_prune_leaves_young_files_whose_record_is_on_its_way(toys, machines):
+    machines.on("a")
+    toys.direct()
+    there = upkeep.named()
+    there.delete([name for name in objects(address()) if name.startswith("records")])
+    before = objects(address())
+    assert upkeep.prune(older_than=timedelta(days=1), kept=()) == (0, 0, 0)
+    assert set(before) <= set(objects(address()))
+
+
 def test_nothing_is_older_than_all_time(toys, machines):
     machines.on("a")
     toys.direct()

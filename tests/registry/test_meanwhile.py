@@ -11,6 +11,7 @@ import pytest
 from artifacts import artifact, layout, remote, shared, upkeep
 from artifacts import sharing as records_there
 from artifacts.errors import InputError
+from artifacts.files import write_atomically
 from registry import backup, data, decisions, erasures, log, models, pointer, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import objects
@@ -295,3 +296,81 @@ def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):  #
     assert verified() == two.about["model"]
     there = objects(os.environ["RETRAIN_REMOTE"])
     assert not [name for name in there if name.startswith("store/coming")]
+
+
+def test_whoever_is_killed_while_it_learns_of_an_erasure_learns_of_it_again(machines, monkeypatch):  # noqa: F811
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    machines.on("a")
+    erase(batch)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    machines.on("b")
+    with monkeypatch.context() as patch:
+        patch.setattr(erasures, "follow", killed)
+        with pytest.raises(KeyboardInterrupt):
+            log.everything()
+    assert (layout.permanent() / batch).is_dir()
+    log.everything()
+    assert not (layout.permanent() / batch).exists()
+    assert [each.rows for each in erasures.left()] == [(ROW,)]
+
+
+def test_an_erasure_removes_the_names_of_a_batch_everywhere(machines):  # noqa: F811
+    machines.on("a")
+    batch = keep("batches", "rows of a person")
+    digest = batch.partition("/")[2]
+    write_atomically(layout.store() / "names" / f"{digest}.jsonl", '["portrait of a person.png"]')
+    log.append("ingest", "toys", batch=digest, name="one", content="0", size=1)
+    machines.on("b")
+    log.everything()
+    here = layout.store() / "names" / f"{digest}.jsonl"
+    assert here.exists()
+    machines.on("a")
+    erase(batch)
+    sharing.remove([models.artifact_of(batch)])
+    assert not [name for name in objects(os.environ["RETRAIN_REMOTE"]) if digest in name]
+    machines.on("b")
+    log.everything()
+    assert not here.exists()
+
+
+def test_an_erased_batch_that_the_bucket_lacks_is_not_written_with_its_erasure(
+    machines,  # noqa: F811
+    monkeypatch,
+):
+    machines.on("a")
+    batch = keep("batches", "rows of a person")
+    digest = batch.partition("/")[2]
+    there = os.environ["RETRAIN_REMOTE"]
+    uploaded, upload = [], shared.upload
+
+    def seen(name, *arguments):
+        uploaded.append(name)
+        upload(name, *arguments)
+
+    monkeypatch.setattr(shared, "upload", seen)
+    log.append("erase", "toys", rows=[ROW], batches={digest: {}}, why=WHY)
+    assert uploaded == []
+    assert not [name for name in objects(there) if digest in name]
+
+
+def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):  # noqa: F811
+    machines.on("a")
+    ingested("others")
+    machines.on("b")
+    log.everything()
+    with artifact.draft("tables") as new:
+        (new.folder / "content.txt").write_text("of many")
+    records_there.push_artifact(new.artifact)
+    assert shared.can_come(new.artifact.name)
+    machines.on("a")
+    log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
+    sharing.clear()
+    machines.on("b")
+    log.everything()
+    assert not shared.can_come(new.artifact.name)
