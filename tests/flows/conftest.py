@@ -1,9 +1,11 @@
 """Data roots that tests copy instead of filling each their own: a training takes seconds."""
 
+import logging
 import shutil
 
 import pytest
 
+from registry import erasures, sharing
 from tests.conftest import FIXTURE
 from tests.flows import digits, pictures
 from tests.flows.running import run
@@ -61,3 +63,14 @@ def good(root, first, _after_good_rows):
     """After the first retrain, a batch `good` of 20 rows came in."""
     shutil.rmtree(root.folder)
     shutil.copytree(_after_good_rows, root.folder)
+
+
+@pytest.fixture
+def machines(server, bucket, tmp_path, monkeypatch, caplog):
+    """Give the data root of a machine, by its name; all share a bucket and a source."""
+    monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
+    source = pictures.write_source(tmp_path / "source")
+    said = logging.getLogger(erasures.__name__)
+    said.addHandler(caplog.handler)  # Prefect, which knows it, keeps what it says from the root
+    yield lambda name: pictures.data_root(tmp_path / name, source)
+    said.removeHandler(caplog.handler)

@@ -3,7 +3,6 @@
 Both machines are data roots of this process, on a real S3 server.
 """
 
-import logging
 import shlex
 import shutil
 
@@ -46,16 +45,6 @@ def shown_in_bucket():
     names = (each.name.removesuffix(".json") for each in remote.current().find("artifacts"))
     parts = [name.split("/") for name in names]
     return {digest for _, kind, digest, *_ in parts if kind in {"pictures", "checks"}}
-
-
-@pytest.fixture
-def machines(server, bucket, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
-    source = pictures.write_source(tmp_path / "source")
-    said = logging.getLogger(erasures.__name__)
-    said.addHandler(caplog.handler)  # Prefect, which knows it, keeps what it says from the root
-    yield lambda name: pictures.data_root(tmp_path / name, source)
-    said.removeHandler(caplog.handler)
 
 
 def test_the_command_that_the_other_machine_is_told_erases_all_of_it_there(

@@ -8,14 +8,7 @@ import pytest
 from artifacts import layout
 from registry import data, erasures, sharing
 from tests.flows import pictures
-from tests.flows.test_erasure_on_two_machines import (  # noqa: F401 - one is a fixture
-    IMAGES,
-    LABELS,
-    ROW,
-    WHY,
-    machines,
-    rows_in_bucket,
-)
+from tests.flows.test_erasure_on_two_machines import IMAGES, LABELS, ROW, WHY, rows_in_bucket
 
 pytestmark = pytest.mark.slow
 OTHER = pictures.digest(IMAGES[7])
@@ -30,7 +23,7 @@ def do_what_is_told(root):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
-    machines,  # noqa: F811
+    machines,
     tmp_path,
     monkeypatch,
     shared,
@@ -56,7 +49,7 @@ def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
 
 
 @pytest.mark.parametrize("row", [OTHER, ROW])
-def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch, row):  # noqa: F811
+def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch, row):
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
     begin_clearing = sharing.begin_clearing
@@ -87,7 +80,7 @@ def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, mon
     assert not {ROW, row} & rows_in_bucket(tmp_path / "bucket")
 
 
-def test_what_a_batch_was_before_it_was_mended_goes_everywhere(machines, tmp_path):  # noqa: F811
+def test_what_a_batch_was_before_it_was_mended_goes_everywhere(machines, tmp_path):
     new = pictures.as_folders(tmp_path / "new", IMAGES, LABELS)
     with machines("a") as a:
         a.ingest(new)

@@ -3,12 +3,13 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
 from artifacts import artifact, layout
 from artifacts.artifact import find_damage
-from registry import decisions, models
+from registry import backup, decisions, log, models, sharing
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
 PARTS = {"card": "cards", "export": "exports", "manifest": "manifests"}
@@ -84,3 +85,32 @@ def write_backup(path, content, *, members=(), **about):
         info.size = len(contents)
         tar.addfile(info, io.BytesIO(contents))
     return path
+
+
+def ingested(text):
+    """The name of a batch that came in."""
+    batch = keep("batches", text)
+    digest = batch.partition("/")[2]
+    log.append("ingest", "toys", batch=digest, name=text, content="0", size=1)
+    return batch
+
+
+def erase(batch, why="asked"):
+    """Let an event say that a row of the batch was erased."""
+    log.append("erase", "toys", rows=["f" * 64], batches={batch.partition("/")[2]: {}}, why=why)
+
+
+def older_cache(machines, file):
+    """Machine `b` has no store, results of rows that `a` erased since, and a backup of `a`."""
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    (layout.cache() / "pictures").mkdir(parents=True)
+    machines.on("a")
+    erase(batch)
+    artifact.delete(models.artifact_of(batch), permanent=True)
+    sharing.remove([models.artifact_of(batch)])
+    backup.back_up(file)
+    machines.on("b")
+    shutil.rmtree(layout.store())

@@ -15,8 +15,15 @@ from artifacts.files import write_atomically
 from registry import backup, data, decisions, erasures, log, models, pointer, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import objects
-from tests.registry.stores import keep, promote, roll_back, verified
-from tests.registry.test_sharing import erase, ingested, machines, older_cache  # noqa: F401 - a fixture
+from tests.registry.stores import (
+    erase,
+    ingested,
+    keep,
+    older_cache,
+    promote,
+    roll_back,
+    verified,
+)
 
 pytestmark = pytest.mark.slow
 WHY = "asked"
@@ -24,7 +31,7 @@ ROW = "f" * 64
 
 
 @pytest.fixture
-def before_the_event(machines, monkeypatch):  # noqa: F811
+def before_the_event(machines, monkeypatch):
     """Let `a` act after what `b` decides on was read, and before its event is written."""
     append = log.append
 
@@ -41,7 +48,7 @@ def before_the_event(machines, monkeypatch):  # noqa: F811
     return place
 
 
-def erased_elsewhere(machines):  # noqa: F811
+def erased_elsewhere(machines):
     """Rows of an ingest of `b` are erased by `a`, and `b`, where this ends, is told."""
     machines.on("a")
     ingested("others")
@@ -54,7 +61,7 @@ def erased_elsewhere(machines):  # noqa: F811
     assert erasures.left()
 
 
-def test_a_promotion_that_came_with_the_event_is_not_replaced(machines, before_the_event):  # noqa: F811
+def test_a_promotion_that_came_with_the_event_is_not_replaced(machines, before_the_event):
     machines.on("a")
     one = promote("one")
     machines.on("b")
@@ -68,7 +75,7 @@ def test_a_promotion_that_came_with_the_event_is_not_replaced(machines, before_t
         assert verified() == won[0].about["model"]
 
 
-def test_a_rollback_that_came_with_the_event_stays_and_blocks(machines, before_the_event):  # noqa: F811
+def test_a_rollback_that_came_with_the_event_stays_and_blocks(machines, before_the_event):
     machines.on("a")
     one = promote("one")
     two = promote("two", expected=one.number)
@@ -82,7 +89,7 @@ def test_a_rollback_that_came_with_the_event_stays_and_blocks(machines, before_t
     assert verified() == one.about["model"]
 
 
-def test_a_retraction_counts_for_what_an_erasure_left_of_the_batch(machines, before_the_event):  # noqa: F811
+def test_a_retraction_counts_for_what_an_erasure_left_of_the_batch(machines, before_the_event):
     machines.on("a")
     old = ingested("rows of a person").partition("/")[2]
     machines.on("b")
@@ -98,7 +105,7 @@ def test_a_retraction_counts_for_what_an_erasure_left_of_the_batch(machines, bef
     assert data.current("toys").batches[0].check is None  # that was of other rows
 
 
-def test_a_restore_that_is_killed_has_noted_what_is_to_be_erased(machines, tmp_path, monkeypatch):  # noqa: F811
+def test_a_restore_that_is_killed_has_noted_what_is_to_be_erased(machines, tmp_path, monkeypatch):
     older_cache(machines, tmp_path / "a.tar")
     remove = shutil.rmtree
 
@@ -114,7 +121,7 @@ def test_a_restore_that_is_killed_has_noted_what_is_to_be_erased(machines, tmp_p
     assert [each.rows for each in erasures.left()] == [(ROW,)]
 
 
-def test_a_batch_that_no_event_names_is_not_shared_while_rows_are_to_be_erased(machines):  # noqa: F811
+def test_a_batch_that_no_event_names_is_not_shared_while_rows_are_to_be_erased(machines):
     erased_elsewhere(machines)
     keep("batches", "rows of a person")  # as of an ingest that was killed
     there = objects(os.environ["RETRAIN_REMOTE"])
@@ -129,7 +136,7 @@ def test_a_batch_that_no_event_names_is_not_shared_while_rows_are_to_be_erased(m
     assert there > batches
 
 
-def test_no_checkpoint_is_shared_while_rows_are_to_be_erased(machines):  # noqa: F811
+def test_no_checkpoint_is_shared_while_rows_are_to_be_erased(machines):
     key = "train/toys/" + "0" * 64
 
     def checkpoints():
@@ -145,7 +152,7 @@ def test_no_checkpoint_is_shared_while_rows_are_to_be_erased(machines):  # noqa:
     assert checkpoints() == [f"checkpoints/{key}"]
 
 
-def test_what_is_promoted_while_another_machine_lists_the_bucket_stays(machines, monkeypatch):  # noqa: F811
+def test_what_is_promoted_while_another_machine_lists_the_bucket_stays(machines, monkeypatch):
     machines.on("a")
     one = promote("one")
     machines.on("b")
@@ -172,7 +179,7 @@ def test_what_is_promoted_while_another_machine_lists_the_bucket_stays(machines,
 
 
 def test_the_mark_of_an_interrupted_erasure_goes_when_another_machine_has_finished_it(
-    machines,  # noqa: F811
+    machines,
     bucket,
 ):
     machines.on("a")
@@ -189,7 +196,7 @@ def test_the_mark_of_an_interrupted_erasure_goes_when_another_machine_has_finish
     assert len(bucket.requests()) - before == 2
 
 
-def test_a_backup_says_so_if_an_erasure_comes_in(machines, tmp_path, monkeypatch):  # noqa: F811
+def test_a_backup_says_so_if_an_erasure_comes_in(machines, tmp_path, monkeypatch):
     machines.on("a")
     batch = ingested("rows of a person")
     machines.on("b")
@@ -213,7 +220,7 @@ def test_a_backup_says_so_if_an_erasure_comes_in(machines, tmp_path, monkeypatch
     assert not (tmp_path / "b.tar").exists()
 
 
-def test_a_promotion_that_is_taken_back_halfway_does_not_return(machines, monkeypatch):  # noqa: F811
+def test_a_promotion_that_is_taken_back_halfway_does_not_return(machines, monkeypatch):
     machines.on("a")
     one = promote("one")
     two = promote("two", expected=one.number)
@@ -247,7 +254,7 @@ def test_a_promotion_that_is_taken_back_halfway_does_not_return(machines, monkey
 
 
 def test_what_is_written_to_the_remote_during_an_erasure_elsewhere_does_not_stay(
-    machines,  # noqa: F811
+    machines,
     monkeypatch,
 ):
     machines.on("a")
@@ -273,7 +280,7 @@ def test_what_is_written_to_the_remote_during_an_erasure_elsewhere_does_not_stay
     assert not [name for name in there if name.startswith("artifacts/tables")]
 
 
-def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):  # noqa: F811
+def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):
     machines.on("a")
     one = promote("one")
     machines.on("b")
@@ -298,7 +305,7 @@ def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):  #
     assert not [name for name in there if name.startswith("store/coming")]
 
 
-def test_whoever_is_killed_while_it_learns_of_an_erasure_learns_of_it_again(machines, monkeypatch):  # noqa: F811
+def test_whoever_is_killed_while_it_learns_of_an_erasure_learns_of_it_again(machines, monkeypatch):
     machines.on("a")
     batch = ingested("rows of a person")
     machines.on("b")
@@ -320,7 +327,7 @@ def test_whoever_is_killed_while_it_learns_of_an_erasure_learns_of_it_again(mach
     assert [each.rows for each in erasures.left()] == [(ROW,)]
 
 
-def test_an_erasure_removes_the_names_of_a_batch_everywhere(machines):  # noqa: F811
+def test_an_erasure_removes_the_names_of_a_batch_everywhere(machines):
     machines.on("a")
     batch = keep("batches", "rows of a person")
     digest = batch.partition("/")[2]
@@ -340,7 +347,7 @@ def test_an_erasure_removes_the_names_of_a_batch_everywhere(machines):  # noqa: 
 
 
 def test_an_erased_batch_that_the_bucket_lacks_is_not_written_with_its_erasure(
-    machines,  # noqa: F811
+    machines,
     monkeypatch,
 ):
     machines.on("a")
@@ -359,7 +366,7 @@ def test_an_erased_batch_that_the_bucket_lacks_is_not_written_with_its_erasure(
     assert not [name for name in objects(there) if digest in name]
 
 
-def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):  # noqa: F811
+def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):
     machines.on("a")
     ingested("others")
     machines.on("b")

@@ -12,19 +12,22 @@ from artifacts import layout, remote
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
-from registry import backup, decisions, erasures, log, models, pointer, restoring, sharing
+from registry import decisions, erasures, log, models, pointer, restoring, sharing
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import running
-from tests.registry.stores import keep, promote, roll_back, tree, verified
+from tests.registry.stores import (
+    erase,
+    ingested,
+    keep,
+    older_cache,
+    promote,
+    roll_back,
+    tree,
+    verified,
+)
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def machines(tmp_path, monkeypatch, bucket):
-    monkeypatch.setattr(sharing, "FRESH_SECONDS", 0.0)
-    return Machines(tmp_path, monkeypatch)
 
 
 def kinds(dataset="toys"):
@@ -309,18 +312,6 @@ def test_what_an_erasure_removed_leaves_the_other_machine_and_the_bucket(machine
     assert "Erase them here too" in caplog.text
 
 
-def ingested(text):
-    """The name of a batch that came in."""
-    batch = keep("batches", text)
-    digest = batch.partition("/")[2]
-    log.append("ingest", "toys", batch=digest, name=text, content="0", size=1)
-    return batch
-
-
-def erase(batch, why="asked"):
-    log.append("erase", "toys", rows=["f" * 64], batches={batch.partition("/")[2]: {}}, why=why)
-
-
 def test_an_erasure_of_a_machine_that_went_on_alone_reaches_the_bucket(machines, monkeypatch):
     machines.on("a")
     batch = ingested("rows of a person")
@@ -577,22 +568,6 @@ def test_what_is_no_pointer_is_not_taken_from_the_bucket(machines, content):
     assert verified() == one.about["model"]
     machines.on("b")
     assert verified() == one.about["model"]
-
-
-def older_cache(machines, file):
-    """Machine `b` has no store, results of rows that `a` erased since, and a backup of `a`."""
-    machines.on("a")
-    batch = ingested("rows of a person")
-    machines.on("b")
-    log.everything()
-    (layout.cache() / "pictures").mkdir(parents=True)
-    machines.on("a")
-    erase(batch)
-    delete(models.artifact_of(batch), permanent=True)
-    sharing.remove([models.artifact_of(batch)])
-    backup.back_up(file)
-    machines.on("b")
-    shutil.rmtree(layout.store())
 
 
 def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp_path):
