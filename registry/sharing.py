@@ -2,9 +2,6 @@
 
     <prefix>/store/log/000042.json                     an event, created once: who creates it has it
     <prefix>/store/registry/<dataset>/champion.json    the pointer, replaced with If-Match
-    <prefix>/store/artifacts/<kind>/<SHA-256>          says that the artifact stays
-    <prefix>/store/coming/<kind>/<SHA-256>             says that it will, while it is written
-    <prefix>/store/names/<SHA-256>.jsonl               names of the files of a batch
 
 Each machine has a copy of all of that in its `data/store`, which is brought up to date before the
 log is read. The remote is written first: without it nothing is decided.
@@ -20,23 +17,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from artifacts import layout, remote, shared, upkeep
-from artifacts.artifact import Artifact, fetch, find_damage, stats_of
+from artifacts import layout, remote, shared
+from artifacts.artifact import Artifact
 from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
 from artifacts.remote import Remote, RemoteAwayError, RemoteError
 from artifacts.sharing import before_sharing
-from registry import erasures, formats
+from registry import erasures, formats, staying
 
 FRESH_SECONDS = 30.0  # for which what was brought counts as up to date; who decides asks again
-_LOG, _POINTERS, _KEPT, _NAMES = "store/log", "store/registry", "store/artifacts", "store/names"
-_COMING = "store/coming"
-_CLEARING = "store/clearing"  # is there while an erasure clears the remote
-#: Names of events, pointers and names; other objects there are none of ours.
+_LOG, _POINTERS = "store/log", "store/registry"
+#: Names of events and pointers; other objects there are none of ours.
 _AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
 _A_POINTER = re.compile(rf"{_POINTERS}/({layout.GROUP.pattern})/champion\.json")
-_SOME_NAMES = re.compile(rf"{_NAMES}/([0-9a-f]{{64}})\.jsonl")
 _FIELDS = {"kind": str, "dataset": str, "at": str, "about": dict}  # of an event, in any format
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
@@ -92,7 +86,7 @@ def _bring_unless_fresh(there: Remote, *, now: bool) -> None:
             _bring(there)
     except RemoteAwayError as error:
         if now:
-            raise _nothing_decided(error) from None
+            raise staying.nothing_decided(error) from None
         remote.warn(error, "What is here counts until it does.")
     _brought[place] = time.monotonic()
 
@@ -119,13 +113,6 @@ def _watch(writes: bool) -> None:
 before_sharing(_watch)
 
 
-def _nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
-    return RemoteAwayError(
-        f"{error} Machines share data/store there, so nothing was decided: run the same command "
-        "again when it answers."
-    )
-
-
 def _bring(there: Remote) -> None:
     known = _read_known(there)
     here = _numbers()
@@ -150,7 +137,7 @@ def _bring(there: Remote) -> None:
         _bring_events(there, new)
     if ours := [number for number in here if number > max([known.event, *theirs])]:
         _push_events(there, ours)
-    if new or ours or _unfinished(there).exists():
+    if new or ours or staying.may_be_clearing(there):
         _finish_erasures(there, ours)
     known.event = max([0, *_numbers()])
     known.digest = _digest_of_event(known.event)
@@ -176,7 +163,7 @@ def _settle(there: Remote, known: Known, dataset: str, content: bytes) -> None:
 
 def _push_events(there: Remote, numbers: list[int]) -> None:
     """Write events of this machine, after what they lead to."""
-    _push_kept(there)
+    staying.push(there, list(_texts()))
     for number in numbers:
         if not there.create(f"{_LOG}/{number:06d}.json", _event(number).read_bytes()):
             raise _contradiction(there, number)
@@ -215,20 +202,7 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
         )
     events = {number: _get_event(there, number) for number in numbers}
     gone = erasures.replaced([*_texts(), *events.values()])
-    for name in sorted(_kept_there(there) - gone):
-        kind, _, digest = name.partition("/")
-        if not (layout.permanent() / name).is_dir():
-            fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
-        if not (layout.permanent() / name).is_dir():
-            raise InputError(
-                f"{name[:-56]} is not whole in {there.address}, and the log rests on it: run "
-                "`./run cache push` on a machine that has it."
-            )
-        _note_kept(there, name)
-    for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
-        file = layout.store() / "names" / f"{found[1]}.jsonl"
-        if not file.exists() and f"{erasures.BATCHES}/{found[1]}" not in gone:
-            write_atomically(file, _text(there, found[0], _get(there, found[0])))
+    staying.bring(there, gone)
     concerned = erasures.may_concern()
     layout.log().mkdir(parents=True, exist_ok=True)
     for number, text in events.items():
@@ -244,7 +218,7 @@ def _get_event(there: Remote, number: int) -> str:
     Raises:
         InputError: it is none.
     """
-    content = _get(there, f"{_LOG}/{number:06d}.json")
+    content = staying.read(there, f"{_LOG}/{number:06d}.json")
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
         text = content.decode()
         event = json.loads(text, parse_constant=int)  # which refuses Infinity and NaN
@@ -257,20 +231,6 @@ def _get_event(there: Remote, number: int) -> str:
     )
 
 
-def _get(there: Remote, name: str) -> bytes:
-    content = there.get(name)
-    if content is None:
-        raise InputError(f"{name} in {there.address} has been removed.")
-    return content
-
-
-def _text(there: Remote, name: str, content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{name} in {there.address} is damaged: it is no text.") from None
-
-
 def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
     """Remove from the remote what an erasure left there that was interrupted, or knew no remote.
 
@@ -278,41 +238,16 @@ def _finish_erasures(there: Remote, ours: Iterable[int]) -> None:
         there: the remote.
         ours: numbers of the events that were written there just now.
     """
-    left = sorted(_kept_there(there) & erasures.replaced_here())
+    left = sorted(staying.names(there) & erasures.replaced_here())
     mine = (erasures.parse(_event(number).read_text(encoding="utf-8")) for number in ours)
-    if not left and not any(mine) and there.get(_CLEARING) is None:
-        _unfinished(there).unlink(missing_ok=True)  # another machine finished it
+    if not left and not any(mine) and not staying.is_clearing(there):
+        staying.forget_clearing(there)  # another machine finished it
         return
     with suppress(RemoteError):  # who may only read leaves it to others
         digests = (name.partition("/")[2] for name in left)
-        remove([Artifact(kind=erasures.BATCHES, digest=digest, size=0) for digest in digests])
-        clear()
-
-
-def begin_clearing() -> None:
-    """Note that an erasure is about to clear the remote: whoever finds the note finishes it.
-
-    Raises:
-        RemoteAwayError: the remote does not answer.
-    """
-    if there := remote.current():
-        try:
-            there.put(_CLEARING, b"")
-        except RemoteAwayError as error:
-            raise _nothing_decided(error) from None
-        write_atomically(_unfinished(there), "")
-
-
-def clear() -> None:
-    """Remove from the remote all that can be computed again, and the note of `begin_clearing`."""
-    if there := remote.current():
-        upkeep.clear(lambda: _stays(there))
-        there.delete([_CLEARING])
-        _unfinished(there).unlink(missing_ok=True)
-
-
-def _unfinished(there: Remote) -> Path:
-    return there.folder / "clearing"
+        gone = (Artifact(kind=erasures.BATCHES, digest=digest, size=0) for digest in digests)
+        staying.remove(gone)
+        staying.clear()
 
 
 def take(number: int, content: bytes) -> bool:
@@ -330,49 +265,14 @@ def take(number: int, content: bytes) -> bool:
     try:
         known = _read_known(there)
         if number == 1 or (_is_known(known) and known.event == number - 1):
-            _push_kept(there, content.decode())
+            staying.push(there, [*_texts(), content.decode()])
             if there.create(f"{_LOG}/{number:06d}.json", content):
                 _write_known(there, replace(known, event=number, digest=_digest(content)))
                 return True
         _bring(there)
     except RemoteAwayError as error:
-        raise _nothing_decided(error) from None
+        raise staying.nothing_decided(error) from None
     return False
-
-
-def _push_kept(there: Remote, event: str = "") -> None:
-    """Write the artifacts that stay, and the names of batches, as far as the remote lacks them.
-
-    Args:
-        there: the remote.
-        event: that is to be written after them. While rows are still to be erased here, a batch
-            that neither it nor the log names stays here.
-    """
-    waiting = [each for each in _kept() if not _kept_note(there, each.name).exists()]
-    if not waiting:
-        return
-    texts = [*_texts(), event]
-    gone, held_back = erasures.replaced(texts), bool(erasures.left())
-    for artifact in waiting:
-        if artifact.name in gone:
-            continue
-        if held_back and artifact.kind == erasures.BATCHES and not _is_named(artifact, texts):
-            continue
-        folder = layout.permanent() / artifact.name
-        if damage := find_damage(artifact, folder=folder):
-            raise InputError(f"{folder} cannot be shared ({damage}): restore it from a backup.")
-        there.put(f"{_COMING}/{artifact.name}", b"")  # first: another machine may be clearing
-        shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
-        names = layout.store() / "names" / f"{artifact.digest}.jsonl"
-        if names.exists():
-            there.put(f"{_NAMES}/{names.name}", names.read_bytes())
-        there.put(f"{_KEPT}/{artifact.name}", b"")
-        there.delete([f"{_COMING}/{artifact.name}"])
-        _note_kept(there, artifact.name)
-
-
-def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
-    return any(artifact.digest in text for text in events)
 
 
 def push() -> None:
@@ -384,10 +284,7 @@ def push() -> None:
     if (there := remote.current()) is None:
         return
     with explain_write_errors(layout.root()), _updating():
-        whole = shared.names(there)
-        for artifact in _kept():
-            if artifact.name not in whole:
-                _kept_note(there, artifact.name).unlink(missing_ok=True)
+        staying.push_again(there)
         theirs = set(_numbers_there(there, None))
         _push_events(there, [number for number in _numbers() if number not in theirs])
         for dataset, content in _pointers_here():
@@ -404,42 +301,7 @@ def kept() -> set[str]:
     if (there := remote.current()) is None:
         return set()
     bring(now=True)
-    return _stays(there)
-
-
-def _stays(there: Remote) -> set[str]:
-    """Return the names of the artifacts that stay, also those that no event names yet."""
-    coming = _marked(there, _COMING)  # first: what ceases to be coming is then among the others
-    names = {artifact.name for artifact in _kept()} | _kept_there(there) | coming
-    return names - erasures.replaced_here()
-
-
-def _kept_there(there: Remote) -> set[str]:
-    """Return the names of the artifacts of which the remote says that they stay."""
-    return _marked(there, _KEPT)
-
-
-def _marked(there: Remote, place: str) -> set[str]:
-    """Return the names of the artifacts that have a mark there."""
-    names = (each.name.removeprefix(f"{place}/") for each in there.find(place))
-    return {name for name in names if layout.ARTIFACT_NAME.fullmatch(name)}
-
-
-def remove(artifacts: list[Artifact]) -> None:
-    """Remove artifacts that stayed from the remote, as an erasure wants it."""
-    if (there := remote.current()) is None:
-        return
-    for artifact in artifacts:
-        files = [each.name for each in there.find(f"artifacts/{artifact.name}")]
-        about = [
-            f"{_KEPT}/{artifact.name}",
-            f"{_COMING}/{artifact.name}",
-            f"artifacts/{artifact.name}.json",
-            f"{_NAMES}/{artifact.digest}.jsonl",
-        ]
-        there.delete([*about, *files])
-        shared.forget(artifact.name)
-        _kept_note(there, artifact.name).unlink(missing_ok=True)
+    return staying.everywhere(there)
 
 
 def replace_pointer(dataset: str, text: str) -> bool:
@@ -457,7 +319,7 @@ def replace_pointer(dataset: str, text: str) -> bool:
             _write_known(there, known)
             return replaced
     except RemoteAwayError as error:
-        raise _nothing_decided(error) from None
+        raise staying.nothing_decided(error) from None
 
 
 def _replace(there: Remote, known: Known, dataset: str, content: bytes) -> bool:
@@ -496,13 +358,6 @@ def _numbers_there(there: Remote, after: str | None) -> list[int]:
     """Return the numbers of the events that the remote has after the one of that name, in order."""
     listed = (_AN_EVENT.fullmatch(each.name) for each in there.find(_LOG, after=after))
     return [int(match[1]) for match in listed if match]
-
-
-def _kept() -> Iterator[Artifact]:
-    for kind in layout.kinds(layout.permanent()):
-        for folder in sorted((layout.permanent() / kind).iterdir()):
-            if layout.SHA_256.fullmatch(folder.name):
-                yield Artifact(kind=kind, digest=folder.name, size=0)
 
 
 def _digest(content: bytes) -> str:
@@ -563,14 +418,6 @@ def _last_done(number: int, undone: set[int]) -> int:
         except _DAMAGED:
             return 0
     return number
-
-
-def _note_kept(there: Remote, name: str) -> None:
-    write_atomically(_kept_note(there, name), "")
-
-
-def _kept_note(there: Remote, name: str) -> Path:
-    return there.folder / "kept" / name
 
 
 def _read_known(there: Remote) -> Known:

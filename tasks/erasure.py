@@ -19,7 +19,7 @@ from artifacts.inventory import Entry
 from artifacts.locks import lock, shared_lock
 from artifacts.records import Record
 from classifier import datasets
-from registry import data, erasures, log, sharing
+from registry import data, erasures, log, sharing, staying
 from reporting.pictures import cover
 from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
@@ -110,13 +110,13 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     erasures.begin(dataset, wanted, why)
     # Else it is known, on all machines.
     if renewed or nameless or not wanted <= data.current(dataset).erased:
-        sharing.begin_clearing()
+        staying.begin_clearing()
         _check_unchanged(dataset, renewed)
         more = {"gone": nameless} if nameless else {}
         log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why, **more)
-    sharing.remove(held)
+    staying.remove(held)
     sharing.bring(now=True)
-    sharing.clear()
+    staying.clear()
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)

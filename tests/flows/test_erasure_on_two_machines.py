@@ -11,7 +11,7 @@ import pytest
 from artifacts import layout, remote, runs
 from artifacts import sharing as records_there
 from artifacts.remote import RemoteAwayError
-from registry import erasures, sharing
+from registry import erasures, staying
 from tests.flows import pictures
 from tests.flows.test_erasure import report_pictures
 
@@ -223,7 +223,7 @@ def test_another_machine_finishes_what_an_erasure_left_in_the_bucket(
         raise KeyboardInterrupt
 
     with machines("a") as a, monkeypatch.context() as patch:
-        patch.setattr(sharing, "clear", killed)
+        patch.setattr(staying, "clear", killed)
         assert a("data", "erase", ROW, PUBLISHED, "--why", WHY, "--dataset", "folder").code == 130
         assert pictured & shown_in_bucket()
     with machines("c") as c:

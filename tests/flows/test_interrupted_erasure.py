@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from artifacts import layout
-from registry import data, erasures, sharing
+from registry import data, erasures, staying
 from tests.flows import pictures
 from tests.flows.test_erasure_on_two_machines import IMAGES, LABELS, ROW, WHY, rows_in_bucket
 
@@ -37,7 +37,7 @@ def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
         with monkeypatch.context() as patch:
-            patch.setattr(sharing, "remove", killed)
+            patch.setattr(staying, "remove", killed)
             assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 130
         assert ROW in pictures.rows_below(a.folder)
         told = a("health", "--dataset", "folder").out
@@ -52,10 +52,10 @@ def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
 def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch, row):
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
-    begin_clearing = sharing.begin_clearing
+    begin_clearing = staying.begin_clearing
 
     def late():
-        monkeypatch.setattr(sharing, "begin_clearing", begin_clearing)
+        monkeypatch.setattr(staying, "begin_clearing", begin_clearing)
         with machines("a") as a:
             assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
         monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "b"))
@@ -63,7 +63,7 @@ def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, mon
 
     with machines("b") as b:
         b.data("list")
-        monkeypatch.setattr(sharing, "begin_clearing", late)
+        monkeypatch.setattr(staying, "begin_clearing", late)
         command = ("data", "erase", row, "--why", WHY, "--dataset", "folder")
         done = b(*command)
         assert done.code == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifacts import artifact, layout
 from artifacts.artifact import find_damage
-from registry import backup, decisions, log, models, sharing
+from registry import backup, decisions, log, models, staying
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
 PARTS = {"card": "cards", "export": "exports", "manifest": "manifests"}
@@ -110,7 +110,7 @@ def older_cache(machines, file):
     machines.on("a")
     erase(batch)
     artifact.delete(models.artifact_of(batch), permanent=True)
-    sharing.remove([models.artifact_of(batch)])
+    staying.remove([models.artifact_of(batch)])
     backup.back_up(file)
     machines.on("b")
     shutil.rmtree(layout.store())

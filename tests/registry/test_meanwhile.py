@@ -12,7 +12,18 @@ from artifacts import artifact, layout, remote, shared, upkeep
 from artifacts import sharing as records_there
 from artifacts.errors import InputError
 from artifacts.files import write_atomically
-from registry import backup, data, decisions, erasures, log, models, pointer, restoring, sharing
+from registry import (
+    backup,
+    data,
+    decisions,
+    erasures,
+    log,
+    models,
+    pointer,
+    restoring,
+    sharing,
+    staying,
+)
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import objects
 from tests.registry.stores import (
@@ -172,8 +183,8 @@ def test_what_is_promoted_while_another_machine_lists_the_bucket_stays(machines,
         clear(stays)
 
     monkeypatch.setattr(upkeep, "clear", late)
-    sharing.begin_clearing()
-    sharing.clear()
+    staying.begin_clearing()
+    staying.clear()
     machines.on("c")
     assert verified() == models.artifact_of(keep("models", "two")).name
 
@@ -184,7 +195,7 @@ def test_the_mark_of_an_interrupted_erasure_goes_when_another_machine_has_finish
 ):
     machines.on("a")
     batch = ingested("rows of a person")
-    sharing.begin_clearing()
+    staying.begin_clearing()
     erase(batch)  # and is killed
     machines.on("b")
     log.everything()
@@ -269,7 +280,7 @@ def test_what_is_written_to_the_remote_during_an_erasure_elsewhere_does_not_stay
         done = upload(*arguments)
         machines.on("a")
         log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
-        sharing.clear()
+        staying.clear()
         machines.on("b")
         return done
 
@@ -291,8 +302,8 @@ def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):
         upload(name, *arguments)
         if name.startswith(models.MODELS):
             machines.on("b")
-            sharing.begin_clearing()
-            sharing.clear()
+            staying.begin_clearing()
+            staying.clear()
             machines.on("a")
 
     machines.on("a")
@@ -339,7 +350,7 @@ def test_an_erasure_removes_the_names_of_a_batch_everywhere(machines):
     assert here.exists()
     machines.on("a")
     erase(batch)
-    sharing.remove([models.artifact_of(batch)])
+    staying.remove([models.artifact_of(batch)])
     assert not [name for name in objects(os.environ["RETRAIN_REMOTE"]) if digest in name]
     machines.on("b")
     log.everything()
@@ -377,7 +388,7 @@ def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):
     assert shared.can_come(new.artifact.name)
     machines.on("a")
     log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
-    sharing.clear()
+    staying.clear()
     machines.on("b")
     log.everything()
     assert not shared.can_come(new.artifact.name)

@@ -12,7 +12,7 @@ from artifacts import layout, remote
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
-from registry import decisions, erasures, log, models, pointer, restoring, sharing
+from registry import decisions, erasures, log, models, pointer, restoring, sharing, staying
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import running
@@ -304,7 +304,7 @@ def test_what_an_erasure_removed_leaves_the_other_machine_and_the_bucket(machine
     machines.on("a")
     digest = batch.partition("/")[2]
     log.append("erase", "toys", rows=["f" * 64], batches={digest: {}}, why="asked")
-    sharing.remove([models.artifact_of(batch)])
+    staying.remove([models.artifact_of(batch)])
     assert not [name for name in objects(os.environ["RETRAIN_REMOTE"]) if digest in name]
     machines.on("b")
     log.everything()
@@ -427,7 +427,7 @@ def test_what_was_shared_and_is_named_by_no_event_yet_is_kept(machines):
     log.everything()
     machines.on("a")
     model = keep("models", "two")
-    sharing._push_kept(remote.current())
+    staying.push(remote.current(), [])
     machines.on("b")
     assert model in sharing.kept()
 
