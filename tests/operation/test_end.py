@@ -3,7 +3,6 @@
 tests/test_run.py has Ctrl-C, which takes the same way.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -42,12 +41,10 @@ def serving(operation):
         wait(lambda: "\nopen " in said.read_text(), 180, "it does not start")
         yield ui
     finally:
-        if ui.poll() is None:
-            os.kill(ui.pid, signal.SIGKILL)
-            ui.wait()
+        ui.terminate()
+        ui.wait(60)
         operation.end()
-        for line in processes(operation):
-            sys.stderr.write(f"left: {line}\n")
+        assert processes(operation) == []
 
 
 def test_ends_all_within_ten_seconds_and_the_training_goes_on_at_the_next_start(tmp_path):
@@ -61,7 +58,7 @@ def test_ends_all_within_ten_seconds_and_the_training_goes_on_at_the_next_start(
         run = operation.asked("train/on-demand", **LONG)
         operation.wait_for_training()
         assert operation.state(run) == "Running"
-        ui.send_signal(signal.SIGTERM)
+        ui.terminate()
         signalled = time.monotonic()
         assert ui.wait(60) == 128 + signal.SIGTERM
         assert time.monotonic() - signalled < 10
