@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from artifacts import keys, layout, records, runs
@@ -18,6 +19,7 @@ from artifacts.locks import Lock, lock
 
 LIMIT, DEFAULT_LIMIT = "RETRAIN_CACHE_LIMIT", "20GB"
 MAX_DIGITS = 30  # of a size
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 CLOCK_LAG = 0.02  # seconds by which a file's time may lag behind the clock
 
 
@@ -34,6 +36,22 @@ def parse_size(option: str, text: str) -> int:
     if len(number) > MAX_DIGITS:
         raise ArgumentError(f"{option} is more than any disk holds: write a size such as 2GB.")
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def parse_age(option: str, text: str) -> timedelta:
+    """Return the time of `90m`, `12h`, `30d` or `8w`, the value of that option.
+
+    Raises:
+        ArgumentError: the text is no time.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([mhdw])\s*", text.lower())
+    if not found:
+        raise ArgumentError(f"{option} is {text!r}: write a time as 12h, 30d or 8w.")
+    number, unit = found.groups()
+    try:
+        return timedelta(**{UNITS[unit]: float(number)})
+    except OverflowError:
+        raise ArgumentError(f"{option} is {text!r}: nothing is that old.") from None
 
 
 def limit() -> int:

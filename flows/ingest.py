@@ -104,9 +104,9 @@ def check(
     place = devices.resolve_device_name(device)
     declared = datasets.load(dataset)
     names, size = declared.classes, size_of(image_size, declared)
-    if batch and not paths:
+    if batch is not None and not paths:
         raise ArgumentError("--batch names one batch: give the paths that it is made of.")
-    if batch:
+    if batch is not None:
         data.check_name(batch)
     for path in paths or ():
         if not path.strip():

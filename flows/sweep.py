@@ -1,6 +1,7 @@
 """The sweep flow: many trainings, and which recipe is best by its validation rows."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +95,7 @@ def sweep(
         choices=choices,
         random=random,
         seeds=seeds,
+        device=device,
         limit=limit,
         only_base=only_base,
         image_size=image_size,
@@ -136,6 +138,7 @@ def check(
     choices: list[str] | None,
     random: int | None,
     seeds: str,
+    device: Device,
     limit: int | None,
     only_base: bool,
     image_size: ImageSize,
@@ -147,7 +150,7 @@ def check(
     """Check, before anything is fetched, that the options go together; return what they ask for.
 
     Raises:
-        ArgumentError: they do not.
+        ArgumentError: they do not, or a recipe that they give cannot be.
         InputError: Dask is not installed, or whoever asked may not choose its scheduler.
     """
     asked = Sweep.of(
@@ -169,6 +172,11 @@ def check(
         raise ArgumentError(
             "--workers starts local ones, and --dask names others: leave one of them out."
         )
+    if dask is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://[^\s@]+:\d+", dask):
+        raise ArgumentError(
+            f"--dask is {dask.rpartition('@')[2]!r}: give the address of a scheduler, as "
+            "tcp://host:8786, without a user or password."
+        )
     if dask is not None and find_spec("prefect_dask") is None:
         raise InputError("--dask needs the extra `scale`: set RETRAIN_EXTRAS=scale, and try again.")
     if dask is not None and deployment.id and dask != os.environ.get(SCHEDULER):
@@ -176,6 +184,8 @@ def check(
             f"A run of a deployment may name no Dask scheduler but that of {SCHEDULER}: what "
             f"comes from there is run. Set {SCHEDULER} where the worker starts, or leave dask out."
         )
+    if dask is None:  # else the workers know best
+        asked.plans(device)
     return asked
 
 

@@ -16,6 +16,7 @@ from time import time
 from typing import Any
 from uuid import UUID
 
+from prefect.context import TagsContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -105,7 +106,8 @@ def open_run() -> Iterator[Run]:
         folder.mkdir(parents=True, exist_ok=True)
         log = RunLog(folder / "log.txt", flow_run_id)
     try:
-        with runs.running(name), listening(log):
+        # Prefect asks the server for a place for each task with a tag, without a second try.
+        with runs.running(name), listening(log), TagsContext():
             _say(log, logging.INFO, f"started {flow} of {flow_run.parameters.get('dataset')}")
             yield Run(
                 id=name,

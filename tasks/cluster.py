@@ -1,7 +1,6 @@
 """Cluster: steps on Dask workers, one at a time on each. It needs the extra `scale`."""
 
 import os
-import re
 import signal
 import tempfile
 import threading
@@ -32,7 +31,7 @@ import artifacts.remote
 from artifacts import keys, layout, machine
 from artifacts.artifact import Artifact
 from artifacts.step import Step
-from classifier.errors import ArgumentError, InputError
+from classifier.errors import InputError
 from reporting import log
 
 CONNECT_SECONDS, REACH_SECONDS, SEND_SECONDS = 10.0, 5.0, 10.0
@@ -234,14 +233,8 @@ def remote(address: str, step: Step[Any], dataset: str, device: str) -> Iterator
     """Connect to a scheduler, and check that its workers are fit to run the step.
 
     Raises:
-        ArgumentError: the address is none.
         InputError: it does not answer, or a worker is not fit; the sentence says why.
     """
-    if not re.fullmatch(r"(tcp|tls|ws|wss)://[^\s@]+:\d+", address):
-        raise ArgumentError(
-            f"--dask is {address.rpartition('@')[2]!r}: give the address of a scheduler, as "
-            "tcp://host:8786, without a user or password."
-        )
     with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
         client = _connect(runner, address)
         there = client.scheduler_info(n_workers=-1)["workers"]

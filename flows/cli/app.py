@@ -96,6 +96,7 @@ def _app() -> Any:
 
     from artifacts.text import printable
     from flows.cli import cache, terminal
+    from flows.cli.paths import Named
 
     app = App(
         name="run",
@@ -119,8 +120,8 @@ def _app() -> Any:
     @app.meta.default
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        data: Annotated[Path | None, session, Parameter(converter=_folder)] = None,
-        source: Annotated[Path | None, session, Parameter(converter=_folder)] = None,
+        data: Annotated[Named | None, session] = None,
+        source: Annotated[Named | None, session] = None,
         json: Annotated[bool, session] = False,
         debug: Annotated[bool, session] = False,  # noqa: ARG001 - main() looks for it
     ) -> int:
@@ -148,13 +149,6 @@ def _app() -> Any:
         return int(answer.code)
 
     return app
-
-
-def _folder(_: type, tokens: Sequence[Any]) -> Path:
-    """Convert the name of a folder; it is empty where a shell variable is not set."""
-    if not tokens[0].value:
-        raise ValueError("an empty name is no folder")
-    return Path(tokens[0].value)
 
 
 def _say_what_would_run(forecast: dict[str, Any], *, as_json: bool) -> int:

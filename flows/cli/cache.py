@@ -109,7 +109,7 @@ def prune(
     *,
     keep_runs: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     max_size: str | None = None,
-    older_than: timedelta | None = None,
+    older_than: str | None = None,
     remote: bool = False,
     dry_run: bool = False,
 ) -> Answer:
@@ -125,17 +125,18 @@ def prune(
         remote: Remove from RETRAIN_REMOTE instead, by --older-than since it was written
         dry_run: Only say what would be removed
     """
+    age = None if older_than is None else pruning.parse_age("--older-than", older_than)
     if remote:
-        if older_than is None or keep_runs is not None or max_size is not None:
+        if age is None or keep_runs is not None or max_size is not None:
             raise ArgumentError("--remote needs --older-than, such as 90d, and no other limit.")
-        return _prune_remote(older_than, dry_run=dry_run)
+        return _prune_remote(age, dry_run=dry_run)
     bytes_kept = pruning.parse_size("--max-size", max_size) if max_size is not None else None
-    if keep_runs is None and bytes_kept is None and older_than is None:
+    if keep_runs is None and bytes_kept is None and age is None:
         bytes_kept = pruning.limit()
     gone = pruning.prune(
         keep_runs=keep_runs,
         max_size=bytes_kept,
-        older_than=older_than.total_seconds() if older_than is not None else None,
+        older_than=None if age is None else age.total_seconds(),
         dry_run=dry_run,
     )
     said = "would be removed" if dry_run else "removed"

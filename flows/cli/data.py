@@ -2,13 +2,13 @@
 
 from csv import DictWriter
 from io import StringIO
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from artifacts.text import counted
 from flows.cli.answer import Answer, short, size
+from flows.cli.paths import Named
 from flows.names import DatasetName
 from tasks import corrections, holdings
 
@@ -113,7 +113,7 @@ def accept(batch: str, /, *, why: str, dataset: DatasetName = "mnist") -> Answer
 
 
 @app.command
-def correct(file: Path, /, *, why: str = "", dataset: DatasetName = "mnist") -> Answer:
+def correct(file: Named, /, *, why: str = "", dataset: DatasetName = "mnist") -> Answer:
     """Correct labels: a CSV with the digest of a row and its label, or drop.
 
     Args:

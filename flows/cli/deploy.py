@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
@@ -38,6 +39,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 POOL, QUEUE = "local", "training"  # as prefect.yaml has them
 IN_IMAGE = "/app"  # where the Dockerfile puts this folder
 AT_A_TIME = 1  # runs of the queue, unless another limit was set
+ENDED = "Its process ended with its worker, and did not say why."
+MOST_ENDS = 20  # after which such a run does not start again
 MISSED = timedelta(days=1)  # in which a run crashed that starts again
 NOT_IN_NAMES = frozenset("/%&<>?#\\")  # of work pools: Prefect refuses most, or reads an address
 DEPLOYED = re.compile(r"Deployment '([^']+)' successfully")
@@ -58,8 +61,7 @@ def deploy(*, pool: str = POOL) -> Answer:
         with _paused_ones_stay(client):
             deployed = _deploy(pool, IN_IMAGE if kind != ProcessWorker.type else None)
         applied = automations.apply(client)
-        mark_dead(client)
-        restarted = start_again(client)
+        restarted = [*go_on(client), *start_again(client)]
         blocks = [str(block.block_type_name) for block in automations.blocks(client)]
         address = shown(str(client.api_url)).rstrip("/")
     alarms = f"go to the block {automations.BLOCK}: {', '.join(blocks)}" if blocks else REMEDY
@@ -76,22 +78,37 @@ def deploy(*, pool: str = POOL) -> Answer:
     return Answer(found, "\n".join(lines))
 
 
-def mark_dead(client: SyncPrefectClient) -> None:
-    """Mark runs as crashed whose process on this machine has ended, and nobody told the server.
+def go_on(client: SyncPrefectClient) -> list[str]:
+    """Start again what ended with its worker on this machine, and nobody told the server.
 
-    Such are the runs of a worker that ended before its server, as `./run ui` ends both.
+    Such are the runs of `./run ui`, which ends both. Their crash is no fault of the run, so it has
+    more tries. Returns the names.
     """
+    again = _again()
     ours = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[automations.TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
     )
+    found = []
     for run in client.read_flow_runs(flow_run_filter=ours):
         if not _is_dead(run.infrastructure_pid) or not runs.is_over(run.id.hex[:8]):
             continue
-        now = client.read_flow_run(run.id)  # what it said last is known now
-        if now.state_id == run.state_id:
-            state: State[None] = Crashed(message="Its process ended and did not report why.")
-            client.set_flow_run_state(run.id, state)
+        states = client.read_flow_run_states(run.id)
+        if client.read_flow_run(run.id).state_id != run.state_id:  # it has told its end meanwhile
+            continue
+        if again and sum(state.message == ENDED for state in states) < MOST_ENDS:
+            state: State[None] = Scheduled(name=again["name"], message=ENDED)
+            found.append(run.name)
+        else:
+            state = Crashed(message=ENDED)
+        client.set_flow_run_state(run.id, state)
+    return found
+
+
+def _again() -> dict[str, Any] | None:
+    """Return the state of runs that start again; None where automations.yaml has none."""
+    wanted = automations.restart()
+    return wanted["actions"][0] if wanted else None
 
 
 def _is_dead(process: str | None) -> bool:
@@ -128,7 +145,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
             continue
         # Not its run_count, which stays 0 where a run crashes before it begins.
         states = client.read_flow_run_states(run.id)
-        if sum(state.name == action["name"] for state in states) < most:
+        again = [state for state in states if state.name == action["name"]]
+        if sum(state.message != ENDED for state in again) < most:
             state: State[None] = Scheduled(name=action["name"], message=action["message"])
             client.set_flow_run_state(run.id, state)
             found.append(run.name)

@@ -25,7 +25,7 @@ from tasks.commands import dataset_option
 
 HOUR, DAY = 3_600, 86_400
 SECONDS = 10.0  # in which a server must answer
-Days = Annotated[float, Parameter(validator=Number(gt=0))]
+Days = Annotated[float, Parameter(validator=Number(gt=0, lte=36_500))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,10 @@
 """The command that asks the champion: ./run predict. It needs no server."""
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from flows.cli.answer import Answer, short
+from flows.cli.paths import AllNamed, Named
 from flows.names import DatasetName
 from flows.parameters import Device
 from reporting import progress
@@ -15,11 +13,11 @@ from tasks.predict import Prediction
 
 
 def predict(
-    paths: Annotated[list[Path], Parameter(consume_multiple=True)],
+    paths: AllNamed,
     /,
     *,
     dataset: DatasetName = "mnist",
-    out: Path | None = None,
+    out: Named | None = None,
     device: Device = "auto",
 ) -> Answer:
     """Say what the champion sees in pictures.

@@ -1,11 +1,10 @@
 """The commands about the store as a whole: ./run store COMMAND. They need no server."""
 
-from pathlib import Path
-
 from cyclopts import App
 
 from artifacts import layout
 from flows.cli.answer import Answer, short, size
+from flows.cli.paths import Named
 from flows.cli.signals import ended_by_term
 from registry import backup as backups
 from registry import data, formats, migration, restoring
@@ -26,7 +25,7 @@ def migrate() -> Answer:
 
 
 @app.command
-def backup(file: Path, /) -> Answer:
+def backup(file: Named, /) -> Answer:
     """Write the store into one tar file; runs may go on meanwhile.
 
     Args:
@@ -46,7 +45,7 @@ def backup(file: Path, /) -> Answer:
 
 
 @app.command
-def restore(file: Path, /) -> Answer:
+def restore(file: Named, /) -> Answer:
     """Make the store of a data folder that has none from a backup.
 
     Args:

@@ -184,6 +184,8 @@ def _sentence(error: Exception) -> str:
     argument: Any = getattr(error, "argument", None)
     name = str(first["loc"][-1] if first["loc"] else argument.name)
     option = "--" + name.removeprefix("--").replace("_", "-")
+    if first["type"] == "string_pattern_mismatch":  # of --image-size alone
+        return f"{option} is {first['input']!r}: write height x width, as 64x64 or 64x64x3."
     return f"{option} is {first['input']!r}: {first['msg'].replace('Input should', 'it should')}."
 
 

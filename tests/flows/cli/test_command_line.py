@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,14 @@ def trained(tmp_path_factory, server):
             grid=Grid(rows=1, columns=2),
         )
     return folder
+
+
+@pytest.fixture
+def client_of_server(server):
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        yield client
 
 
 def files(root):
@@ -260,20 +269,50 @@ def test_a_data_root_at_or_below_a_file_is_refused_and_the_file_kept(flows, tmp_
         ("sweep", "--set", "learning_rat=1"),
         ("sweep", "--seeds", "9..0"),
         ("sweep", "--challenge", "--limit", "100"),
+        ("sweep", "--set", "network=vgg"),
+        ("sweep", "--dask", "somewhere"),
         ("ingest", "--batch", "mine"),
+        ("ingest", str(FIXTURE), "--batch", ""),
         ("ingest", "there-is-none"),
     ],
 )
-def test_a_slip_of_the_keyboard_is_no_run(flows, root, typed):
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        before = {run.id for run in client.read_flow_runs()}
-        done = flows(*typed)
-        assert done.code in {1, 2}
-        assert done.sentence
-        assert {run.id for run in client.read_flow_runs()} == before
+def test_a_slip_of_the_keyboard_is_no_run(flows, root, client_of_server, typed):
+    before = {run.id for run in client_of_server.read_flow_runs()}
+    done = flows(*typed)
+    assert done.code in {1, 2}
+    assert done.sentence
+    assert {run.id for run in client_of_server.read_flow_runs()} == before
     assert not (root / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("predict", ""),
+        ("predict", "a.png", ""),
+        ("store", "backup", ""),
+        ("store", "restore", ""),
+        ("data", "correct", "", "--why", "x"),
+        ("train", "--data", ""),
+        ("cache", "prune", "--older-than", "soon"),
+        ("cache", "prune", "--older-than", "999999999999999w"),
+        ("health", "--within", "inf"),
+        ("train", "--dataset", "folder", "--image-size", "64"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_words(flows, typed):
+    done = flows(*typed)
+    assert done.code == 2
+    told = r"empty name|write a time|nothing is that old|Must be <=|write height x width"
+    assert re.search(told, done.sentence), done.sentence
+
+
+def test_tasks_carry_no_tag_for_which_prefect_would_ask_the_server(flows, client_of_server):
+    done = flows(*QUICK)
+    assert done.code == 0
+    found = [run.tags for run in client_of_server.read_task_runs() if run.flow_run_id]
+    assert found
+    assert not any(found)
 
 
 def test_a_data_root_with_too_long_a_name_is_refused(flows, tmp_path):

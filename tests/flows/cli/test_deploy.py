@@ -244,6 +244,8 @@ def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
 ):
     from prefect.states import Running
 
+    from flows.cli.deploy import go_on
+
     assert flows("deploy").code == 0
     deployment = client.read_deployment_by_name("train/on-demand").id
 
@@ -262,10 +264,14 @@ def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
     others = [elsewhere, shared, run(os.getpid())[0], run("pod-of-a-cluster")[0], run(None)[0]]
     with runs.running(name):
         restarted = json.loads(flows("deploy", "--json").out)["restarted"]
-    assert restarted == [over.name]
-    assert client.read_flow_run(over.id).state_name == "AwaitingRetry"
-    for each in others:
-        assert client.read_flow_run(each.id).state_name == "Running"
+        assert restarted == [over.name]
+        assert client.read_flow_run(over.id).state_name == "AwaitingRetry"
+        for each in others:
+            assert client.read_flow_run(each.id).state_name == "Running"
+        for turn in range(20):  # as by stops of `./run ui`: they are no fault of the run
+            client.set_flow_run_state(over.id, Running(), force=True)
+            assert go_on(client) == ([over.name] if turn < 19 else []), turn
+    assert client.read_flow_run(over.id).state_name == "Crashed"
     for each in (over, *others):
         client.delete_flow_run(each.id)
 
