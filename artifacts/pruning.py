@@ -19,7 +19,7 @@ from artifacts.locks import Lock, lock
 
 LIMIT, DEFAULT_LIMIT = "RETRAIN_CACHE_LIMIT", "20GB"
 MAX_DIGITS = 30  # of a size
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 CLOCK_LAG = 0.02  # seconds by which a file's time may lag behind the clock
 
 
@@ -44,7 +44,7 @@ def parse_age(option: str, text: str) -> timedelta:
     Raises:
         ArgumentError: the text is no time.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([mhdw])\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text.lower())
     if not found:
         raise ArgumentError(f"{option} is {text!r}: write a time as 12h, 30d or 8w.")
     number, unit = found.groups()
