@@ -247,7 +247,8 @@ def upload(
         try:
             look_out()
         except InputError:
-            there.delete([f"artifacts/{name}/{path}" for path in index])
+            if there.get(f"artifacts/{name}.json") is None:  # else another machine wrote it too
+                there.delete([f"artifacts/{name}/{path}" for path in index])
             raise
         there.put(f"artifacts/{name}.json", json.dumps(index).encode())
     note(name, index)

@@ -59,6 +59,13 @@ def before_the_event(machines, monkeypatch):
     return place
 
 
+def table(text):
+    """An artifact of the cache with this text in it."""
+    with artifact.draft("tables") as new:
+        (new.folder / "content.txt").write_text(text)
+    return new.artifact
+
+
 def erased_elsewhere(machines):
     """Rows of an ingest of `b` are erased by `a`, and `b`, where this ends, is told."""
     machines.on("a")
@@ -264,31 +271,34 @@ def test_a_promotion_that_is_taken_back_halfway_does_not_return(machines, monkey
         ]
 
 
+@pytest.mark.parametrize("too", [False, True])  # whether the other machine has it anew
 def test_what_is_written_to_the_remote_during_an_erasure_elsewhere_does_not_stay(
-    machines,
-    monkeypatch,
+    machines, monkeypatch, too
 ):
     machines.on("a")
     ingested("others")
     machines.on("b")
     log.everything()
-    with artifact.draft("tables") as new:
-        (new.folder / "content.txt").write_text("rows of a person")
+    made = table("of many")
     upload = shared._upload
 
     def late(*arguments):
         done = upload(*arguments)
+        monkeypatch.setattr(shared, "_upload", upload)
         machines.on("a")
         log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
         staying.clear()
+        if too:
+            records_there.push_artifact(table("of many"))
         machines.on("b")
         return done
 
     monkeypatch.setattr(shared, "_upload", late)
     with pytest.raises(InputError, match="erased on another machine, and not yet here"):
-        records_there.push_artifact(new.artifact)
+        records_there.push_artifact(made)
     there = objects(os.environ["RETRAIN_REMOTE"])
-    assert not [name for name in there if name.startswith("artifacts/tables")]
+    left = [name for name in there if name.startswith("artifacts/tables")]
+    assert left == [f"artifacts/{made.name}.json", f"artifacts/{made.name}/content.txt"] * too
 
 
 def test_what_is_being_written_to_stay_is_not_cleared(machines, monkeypatch):
@@ -382,13 +392,12 @@ def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):
     ingested("others")
     machines.on("b")
     log.everything()
-    with artifact.draft("tables") as new:
-        (new.folder / "content.txt").write_text("of many")
-    records_there.push_artifact(new.artifact)
-    assert shared.can_come(new.artifact.name)
+    made = table("of many")
+    records_there.push_artifact(made)
+    assert shared.can_come(made.name)
     machines.on("a")
     log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
     staying.clear()
     machines.on("b")
     log.everything()
-    assert not shared.can_come(new.artifact.name)
+    assert not shared.can_come(made.name)
