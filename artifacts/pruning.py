@@ -44,7 +44,7 @@ def parse_age(option: str, text: str) -> timedelta:
     Raises:
         ArgumentError: the text is no time.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
     if not found:
         raise ArgumentError(f"{option} is {text!r}: write a time as 12h, 30d or 8w.")
     number, unit = found.groups()

@@ -46,13 +46,15 @@ def oldest_start() -> float:
     return min(map(started_at, held), default=float("inf"))
 
 
-def is_over(flow_run: str) -> bool:
-    """Return whether this flow run began in this data root and no longer runs.
+def is_over(flow_run: str, since: float) -> bool:
+    """Return whether this flow run began in this data root since that time, and no longer runs.
 
     Args:
         flow_run: the first eight hexadecimal digits of its id.
+        since: in seconds; of an earlier try, this data root knows nothing of the present one.
     """
-    names = [path.name for path in layout.reports().glob(f"*-{flow_run}") if is_name(path.name)]
+    there = (path.name for path in layout.reports().glob(f"*-{flow_run}") if is_name(path.name))
+    names = [name for name in there if started_at(name) >= int(since)]
     return bool(names) and not any(map(_is_running, names))
 
 

@@ -10,13 +10,14 @@ Only an erasure removes any of them.
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from artifacts import layout, remote, shared, upkeep
 from artifacts.artifact import Artifact, fetch, find_damage, stats_of
 from artifacts.errors import InputError
 from artifacts.files import write_atomically
-from artifacts.remote import Remote, RemoteAwayError
+from artifacts.remote import Remote, RemoteAwayError, RemoteError
 from registry import erasures
 
 _MARKS, _COMING, _NAMES = "store/artifacts", "store/coming", "store/names"
@@ -52,8 +53,11 @@ def push(there: Remote, events: Collection[str]) -> None:
         if names.exists():
             there.put(f"{_NAMES}/{names.name}", names.read_bytes())
         there.put(f"{_MARKS}/{artifact.name}", b"")
-        there.delete([f"{_COMING}/{artifact.name}"])
+        if artifact.kind == erasures.BATCHES:  # which no mark kept until then
+            shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
         _write_note(there, artifact.name)
+        with suppress(RemoteError):  # of a user who may remove nothing
+            there.delete([f"{_COMING}/{artifact.name}"])
 
 
 def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
@@ -62,7 +66,7 @@ def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
 
 def push_again(there: Remote) -> None:
     """Let the next `push` write what the remote lost."""
-    whole = shared.names(there)
+    whole = shared.names(there) & names(there)
     for artifact in here():
         if artifact.name not in whole:
             _note(there, artifact.name).unlink(missing_ok=True)
@@ -112,7 +116,11 @@ def _text(there: Remote, name: str) -> str:
 
 def everywhere(there: Remote) -> set[str]:
     """Return the names of the artifacts that stay, also those that no event names yet."""
-    coming = _marked(there, _COMING)  # first: what ceases to be coming is then among the others
+    coming = {
+        name
+        for name in _marked(there, _COMING)  # first: what ceases to be is then among the others
+        if not name.startswith(f"{erasures.BATCHES}/")  # of a machine that is lost, it may be rows
+    }
     found = {artifact.name for artifact in here()} | names(there) | coming
     return found - erasures.replaced_here()
 

@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed, Scheduled
+from prefect.states import Crashed, Failed, Scheduled
 from prefect.workers.process import ProcessWorker
 
 from artifacts import runs
@@ -91,16 +91,20 @@ def go_on(client: SyncPrefectClient) -> list[str]:
     )
     found = []
     for run in client.read_flow_runs(flow_run_filter=ours):
-        if not _is_dead(run.infrastructure_pid) or not runs.is_over(run.id.hex[:8]):
+        began = run.state.timestamp.timestamp() if run.state else float("inf")
+        if not _is_dead(run.infrastructure_pid) or not runs.is_over(run.id.hex[:8], began):
             continue
         states = client.read_flow_run_states(run.id)
         if client.read_flow_run(run.id).state_id != run.state_id:  # it has told its end meanwhile
             continue
-        if again and sum(state.message == ENDED for state in states) < MOST_ENDS:
-            state: State[None] = Scheduled(name=again["name"], message=ENDED)
+        state: State[None]
+        if again is None:
+            state = Crashed(message=ENDED)
+        elif sum(state.message == ENDED for state in states) < MOST_ENDS:
+            state = Scheduled(name=again["name"], message=ENDED)
             found.append(run.name)
         else:
-            state = Crashed(message=ENDED)
+            state = Failed(message=f"{ENDED} It has been started again {MOST_ENDS} times.")
         client.set_flow_run_state(run.id, state)
     return found
 
@@ -146,7 +150,8 @@ def start_again(client: SyncPrefectClient) -> list[str]:
         # Not its run_count, which stays 0 where a run crashes before it begins.
         states = client.read_flow_run_states(run.id)
         again = [state for state in states if state.name == action["name"]]
-        if sum(state.message != ENDED for state in again) < most:
+        more = sum(state.message != ENDED for state in again) < most
+        if more and client.read_flow_run(run.id).state_id == run.state_id:  # nobody else did it
             state: State[None] = Scheduled(name=action["name"], message=action["message"])
             client.set_flow_run_state(run.id, state)
             found.append(run.name)

@@ -12,6 +12,7 @@ from artifacts import artifact, layout, remote, shared, upkeep
 from artifacts import sharing as records_there
 from artifacts.errors import InputError
 from artifacts.files import write_atomically
+from artifacts.remote import RemoteError
 from registry import (
     backup,
     data,
@@ -401,3 +402,73 @@ def test_what_an_erasure_elsewhere_removed_is_not_taken_for_there(machines):
     machines.on("b")
     log.everything()
     assert not shared.can_come(made.name)
+
+
+def test_rows_that_a_lost_machine_was_writing_do_not_outlive_their_erasure(machines, monkeypatch):
+    machines.on("a")
+    ingested("others")
+    machines.on("b")
+    log.everything()
+    put = remote.Remote.put
+
+    def killed(there, name, content):
+        if name.startswith("store/artifacts/batches"):
+            raise KeyboardInterrupt
+        put(there, name, content)
+
+    machines.on("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Remote, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingested("rows of a person")
+    machines.lose("a")
+    machines.on("b")
+    (kept,) = staying.names(remote.current())
+    staying.begin_clearing()
+    log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
+    staying.clear()
+    there = objects(os.environ["RETRAIN_REMOTE"])
+    assert all(kept in name for name in there if name.startswith("artifacts"))
+
+
+def test_a_batch_that_is_cleared_while_it_is_written_is_there_afterwards(machines, monkeypatch):
+    machines.on("b")
+    log.everything()
+    upload = shared.upload
+
+    def late(*arguments):
+        monkeypatch.setattr(shared, "upload", upload)
+        upload(*arguments)
+        machines.on("b")
+        staying.begin_clearing()
+        staying.clear()
+        machines.on("a")
+
+    machines.on("a")
+    monkeypatch.setattr(shared, "upload", late)
+    batch = ingested("rows")
+    machines.on("c")
+    log.everything()
+    assert (layout.permanent() / batch).is_dir()
+
+
+def test_whoever_may_remove_nothing_from_the_bucket_decides_all_the_same(machines, monkeypatch):
+    def refused(_, names):
+        if list(names):
+            raise RemoteError("it refuses")
+
+    machines.on("a")
+    monkeypatch.setattr(remote.Remote, "delete", refused)
+    one = promote("one")
+    two = promote("two", expected=one.number)
+    machines.on("b")
+    assert verified() == two.about["model"]
+
+
+def test_a_mark_that_the_bucket_lost_comes_back_by_a_push(machines):
+    machines.on("a")
+    model = promote("one").about["model"]
+    remote.current().delete([f"store/artifacts/{model}"])
+    sharing.push()
+    machines.on("c")
+    assert verified() == model

@@ -295,6 +295,7 @@ def test_a_slip_of_the_keyboard_is_no_run(flows, root, client_of_server, typed):
         ("data", "correct", "", "--why", "x"),
         ("train", "--data", ""),
         ("cache", "prune", "--older-than", "soon"),
+        ("cache", "prune", "--older-than", "6M"),  # months or minutes?
         ("cache", "prune", "--older-than", "999999999999999w"),
         ("health", "--within", "inf"),
         ("train", "--dataset", "folder", "--image-size", "64"),

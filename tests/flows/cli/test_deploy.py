@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -244,16 +245,17 @@ def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
 ):
     from prefect.states import Running
 
-    from flows.cli.deploy import go_on
+    from flows.cli.deploy import go_on, start_again
 
     assert flows("deploy").code == 0
     deployment = client.read_deployment_by_name("train/on-demand").id
 
-    def run(process, *, began=True):
+    def run(process, *, began=True, earlier=False):
         new = client.create_flow_run_from_deployment(deployment)
         client.update_flow_run(new.id, infrastructure_pid=process and str(process))
         client.set_flow_run_state(new.id, Running(), force=True)
-        folder = root / "reports" / f"20260101-000000-{new.id.hex[:8]}"
+        at = datetime.now(UTC) - timedelta(minutes=10 * earlier)
+        folder = root / "reports" / f"{at:%Y%m%d-%H%M%S}-{new.id.hex[:8]}"
         if began:
             folder.mkdir(parents=True)
         return new, folder.name
@@ -261,7 +263,9 @@ def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
     over, _ = run(dead_process)
     elsewhere, _ = run(dead_process, began=False)  # or about to begin
     shared, name = run(dead_process)  # on another machine with this data root
-    others = [elsewhere, shared, run(os.getpid())[0], run("pod-of-a-cluster")[0], run(None)[0]]
+    tried, _ = run(dead_process, earlier=True)  # here, and now on another machine
+    others = [elsewhere, shared, tried]
+    others += [run(process)[0] for process in (os.getpid(), "pod-of-a-cluster", None)]
     with runs.running(name):
         restarted = json.loads(flows("deploy", "--json").out)["restarted"]
         assert restarted == [over.name]
@@ -270,8 +274,11 @@ def test_runs_whose_process_here_ended_untold_start_again_and_no_others(
             assert client.read_flow_run(each.id).state_name == "Running"
         for turn in range(20):  # as by stops of `./run ui`: they are no fault of the run
             client.set_flow_run_state(over.id, Running(), force=True)
+            folder = root / "reports" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{over.id.hex[:8]}"
+            folder.mkdir(parents=True, exist_ok=True)
             assert go_on(client) == ([over.name] if turn < 19 else []), turn
-    assert client.read_flow_run(over.id).state_name == "Crashed"
+    assert start_again(client) == []
+    assert client.read_flow_run(over.id).state_name == "Failed"
     for each in (over, *others):
         client.delete_flow_run(each.id)
 
@@ -297,6 +304,9 @@ def test_what_crashes_before_it_begins_starts_again_twice(restarts, again):
 
         def read_flow_run_states(self, number):
             return states if number == run.id else []
+
+        def read_flow_run(self, _):
+            return run
 
         def set_flow_run_state(self, number, state):
             started.append((number, state.name))
