@@ -50,10 +50,10 @@ class Artifact:
         Raises:
             InputError: they cannot be brought, or are damaged there.
         """
-        folder = self.folder
-        if not folder.is_dir() and remote.current() is not None:
-            fetch(self)
-        return folder
+        for permanent in (False, True):
+            if not self.folder.is_dir() and remote.current() is not None:
+                fetch(self, permanent=permanent)
+        return self.folder
 
     @property
     def folder(self) -> Path:
@@ -188,17 +188,17 @@ def fetch(artifact: Artifact, *, permanent: bool = False) -> None:
 
     Args:
         artifact: to be brought into the cache.
-        permanent: bring it to where it stays instead.
+        permanent: bring it from where it stays there to where it stays here.
 
     Raises:
         InputError: the remote does not answer, the files are damaged there, or the data root
             cannot be written.
     """
-    if (wanted := shared.index_of(artifact.name)) is None:
+    if (wanted := shared.index_of(artifact.name, permanent=permanent)) is None:
         return
     with draft(artifact.kind, permanent=permanent) as new:
         new.discard()
-        stats = shared.download(artifact.name, wanted, new.folder)
+        stats = shared.download(artifact.name, wanted, new.folder, permanent=permanent)
         top = layout.permanent() if permanent else layout.cache()
         _place(new.folder, top / artifact.name, artifact, stats)
 

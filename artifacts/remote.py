@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ADDRESS = "RETRAIN_REMOTE"
-FORMAT = 1
+FORMAT = 2  # format 1 had the files of what stays among the others
 SCHEMES = ("s3", "gs", "az")
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 CHUNK = 256 * 1024  # bytes at a time; the default of 10 MiB is slower

@@ -5,7 +5,8 @@
 
 The digest of an artifact is the one of its index, so an index proves itself, and a file is compared
 with it as it arrives. A copy of the index below `cache/remote/` says that the remote has the
-artifact.
+artifact. One that stays lies below `store/artifacts/`, even if the cache has it too: nothing that
+makes room looks there.
 """
 
 import hashlib
@@ -65,14 +66,25 @@ def _is_entry(entry: tuple[Any, Any]) -> bool:
     return inside and path.isprintable() and len(path) < LONGEST and known
 
 
+def place_of(*, permanent: bool) -> str:
+    """Return below which name the remote has artifacts: those that stay, or the others."""
+    return "store/artifacts" if permanent else "artifacts"
+
+
 def can_come(name: str) -> bool:
     """Return whether the artifact is known to lie in a remote that may answer."""
     there = remote.current()
-    return there is not None and not there.is_away and _note(there, name).exists()
+    if there is None or there.is_away:
+        return False
+    return any(_note(there, name, permanent=stays).exists() for stays in (False, True))
 
 
-def index_of(name: str) -> Index | None:
+def index_of(name: str, *, permanent: bool = False) -> Index | None:
     """Return which files the artifact has in the remote; None if it is not there.
+
+    Args:
+        name: of the artifact.
+        permanent: look where it stays.
 
     Raises:
         InputError: the remote does not answer, or its index is damaged.
@@ -81,12 +93,13 @@ def index_of(name: str) -> Index | None:
     if there is None:
         return None
     with suppress(OSError, ValueError, RemoteDamageError):
-        return parse_index(name, json.loads(_note(there, name).read_text(encoding="utf-8")))
-    content = there.get(f"artifacts/{name}.json")
+        known = _note(there, name, permanent=permanent).read_text(encoding="utf-8")
+        return parse_index(name, json.loads(known))
+    content = there.get(f"{place_of(permanent=permanent)}/{name}.json")
     if content is None:
         return None
     index = parse_index(name, _json(content))
-    note(name, index)
+    note(name, index, permanent=permanent)
     return index
 
 
@@ -97,20 +110,26 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def note(name: str, index: Index) -> None:
+def note(name: str, index: Index, *, permanent: bool = False) -> None:
     """Note that the remote has the artifact."""
     if there := remote.current():
-        write_atomically(_note(there, name), json.dumps(index))
+        write_atomically(_note(there, name, permanent=permanent), json.dumps(index))
 
 
-def forget(name: str) -> None:
+def is_kept(name: str) -> bool:
+    """Return whether it is noted that the artifact stays in the remote."""
+    there = remote.current()
+    return there is not None and _note(there, name, permanent=True).exists()
+
+
+def forget(name: str, *, permanent: bool = False) -> None:
     """Note that nothing is known of the artifact in the remote."""
     if there := remote.current():
-        _note(there, name).unlink(missing_ok=True)
+        _note(there, name, permanent=permanent).unlink(missing_ok=True)
 
 
 def forget_all() -> None:
-    """Note that nothing is known of any artifact in the remote."""
+    """Note that nothing is known of any artifact in the remote, but of those that stay."""
     if there := remote.current():
         shutil.rmtree(there.folder / "artifacts", ignore_errors=True)
 
@@ -130,39 +149,64 @@ def is_damaged(name: str) -> bool:
     return False
 
 
-def _note(there: Remote, name: str) -> Path:
-    return there.folder / "artifacts" / f"{name}.json"
+def _note(there: Remote, name: str, *, permanent: bool = False) -> Path:
+    return there.folder / place_of(permanent=permanent) / f"{name}.json"
 
 
 def _damaged(there: Remote, name: str) -> Path:
     return there.folder / "damaged" / name
 
 
-def download(name: str, index: Index, folder: Path) -> dict[str, FileStats]:
+def download(
+    name: str, index: Index, folder: Path, *, permanent: bool = False
+) -> dict[str, FileStats]:
     """Write the files of an artifact into the folder, each compared with the index as it arrives.
+
+    Args:
+        name: of the artifact.
+        index: what its files are.
+        folder: to write into.
+        permanent: take them from where it stays.
 
     Returns:
         The stats of the files.
 
     Raises:
         RemoteAwayError: the remote does not answer.
-        RemoteDamageError: files are missing or damaged there. They are not asked for again until
-            somebody writes them anew, so that the next run computes the artifact.
+        RemoteDamageError: files are missing or damaged there. Those of an artifact that can be
+            computed are not asked for again until somebody writes them anew, so that the next run
+            computes it.
     """
     there = remote.current()
     assert there is not None  # noqa: S101 - whoever has an index has a remote
+    place = f"{place_of(permanent=permanent)}/{name}"
     try:
-        bad = sorted(
-            path for path, fits in _in_parallel(_download, there, name, index, folder) if not fits
-        )
+        compared = _in_parallel(_download, there, place, index, folder)
+        bad = sorted(path for path, fits in compared if not fits)
     except RemoteAwayError as error:
         raise RemoteAwayError(
             f"{error} {name[:-56]} lies only there: run the same command again when it answers, or "
             "with --refresh to compute it here."
         ) from None
     if bad:
-        raise _refuse(there, name, bad)
+        raise _lost(there, name, bad) if permanent else _refuse(there, name, bad)
     return {path: stats_from((folder / path).stat(), digest) for path, (digest, _) in index.items()}
+
+
+def _lost(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
+    """Return the error of files that nobody can compute, and of which others may rely on the rest.
+
+    Their index stays: by it, the machines know what must be there.
+    """
+    forget(name, permanent=True)
+    return RemoteDamageError(
+        f"{_which(name, bad)} missing or damaged in {there.address}, where it stays: run "
+        "`./run cache verify --remote --repair` on a machine that has it."
+    )
+
+
+def _which(name: str, paths: list[str]) -> str:
+    return f"{', '.join(paths)} of {name[:-56]} {'is' if len(paths) == 1 else 'are'}"
 
 
 def _refuse(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
@@ -176,9 +220,8 @@ def _refuse(there: Remote, name: str, bad: list[str]) -> RemoteDamageError:
         )
     there.delete([f"artifacts/{name}.json"])
     return RemoteDamageError(
-        f"{', '.join(bad)} of {name[:-56]} {'is' if len(bad) == 1 else 'are'} damaged in "
-        f"{there.address}: it no longer counts. Run the same command again to compute it, or "
-        "`./run cache push` on a machine that has it."
+        f"{_which(name, bad)} damaged in {there.address}: it no longer counts. Run the same "
+        "command again to compute it, or `./run cache push` on a machine that has it."
     )
 
 
@@ -190,10 +233,17 @@ def _forget_what_is_gone(there: Remote) -> None:
             known.unlink(missing_ok=True)
 
 
-def names(there: Remote) -> set[str]:
+def names(there: Remote, *, permanent: bool = False) -> set[str]:
     """Return the names of the artifacts that the remote has whole."""
-    found = (layout.ARTIFACT_NAME.fullmatch(each.name[10:-5]) for each in there.find("artifacts"))
-    return {match[0] for match in found if match}
+    place = place_of(permanent=permanent)
+    return {name for each in there.find(place) if (name := name_of(each.name, place))}
+
+
+def name_of(index: str, place: str) -> str | None:
+    """Return the name of the artifact of which an object is the index; None if it is none."""
+    name = index.removeprefix(f"{place}/").removesuffix(".json")
+    fits = index == f"{place}/{name}.json" and layout.ARTIFACT_NAME.fullmatch(name)
+    return name if fits else None
 
 
 def read(name: str, path: str) -> bytes | None:
@@ -217,14 +267,19 @@ def _read(there: Remote, name: str, path: str, digest: str) -> bytes:
     return content
 
 
-def _download(there: Remote, name: str, path: str, about: tuple[str, int], folder: Path) -> bool:
+def _download(there: Remote, place: str, path: str, about: tuple[str, int], folder: Path) -> bool:
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    return there.download(f"artifacts/{name}/{path}", file) == about[0]
+    return there.download(f"{place}/{path}", file) == about[0]
 
 
 def upload(
-    name: str, folder: Path, index: Index, look_out: Callable[[], None] = lambda: None
+    name: str,
+    folder: Path,
+    index: Index,
+    before_index: Callable[[], None] = lambda: None,
+    *,
+    permanent: bool = False,
 ) -> None:
     """Write the files of an artifact to the remote, and then its index; nothing if it has that.
 
@@ -232,40 +287,43 @@ def upload(
         name: of the artifact.
         folder: that its files are in.
         index: what they are.
-        look_out: is called before the index is written; where it raises, the files are removed.
+        before_index: is called when the files are there; where it raises, they are removed.
+        permanent: write them where it stays.
 
     Raises:
-        InputError: the remote does not answer, or refuses; or what `look_out` raises.
+        InputError: the remote does not answer, or refuses; or what `before_index` raises.
     """
     there = remote.current()
     if there is None:
         return
+    place = f"{place_of(permanent=permanent)}/{name}"
     # Whatever is noted here: another machine may have removed it since.
-    if there.get(f"artifacts/{name}.json") is None:
-        for _ in _in_parallel(_upload, there, name, index, folder):
+    if there.get(f"{place}.json") is None:
+        for _ in _in_parallel(_upload, there, place, index, folder):
             pass
         try:
-            look_out()
+            before_index()
         except InputError:
-            if there.get(f"artifacts/{name}.json") is None:  # else another machine wrote it too
-                there.delete([f"artifacts/{name}/{path}" for path in index])
+            if there.get(f"{place}.json") is None:  # else another machine wrote it too
+                there.delete([f"{place}/{path}" for path in index])
             raise
-        there.put(f"artifacts/{name}.json", json.dumps(index).encode())
-    note(name, index)
-    _damaged(there, name).unlink(missing_ok=True)
+        there.put(f"{place}.json", json.dumps(index).encode())
+    note(name, index, permanent=permanent)
+    if not permanent:
+        _damaged(there, name).unlink(missing_ok=True)
 
 
-def _upload(there: Remote, name: str, path: str, _: tuple[str, int], folder: Path) -> bool:
-    there.upload(f"artifacts/{name}/{path}", folder / path)
+def _upload(there: Remote, place: str, path: str, _: tuple[str, int], folder: Path) -> bool:
+    there.upload(f"{place}/{path}", folder / path)
     return True
 
 
 def _in_parallel(
-    move: Any, there: Remote, name: str, index: Index, folder: Path
+    move: Any, there: Remote, place: str, index: Index, folder: Path
 ) -> Iterable[tuple[str, bool]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         jobs = {
-            path: pool.submit(move, there, name, path, about, folder)
+            path: pool.submit(move, there, place, path, about, folder)
             for path, about in index.items()
         }
         return [(path, job.result()) for path, job in jobs.items()]

@@ -3,13 +3,13 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from artifacts import layout, records, remote, shared, sharing
-from artifacts.artifact import Artifact, find_damage
+from artifacts.artifact import Artifact, find_damage, stats_of
 from artifacts.errors import ArgumentError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
@@ -106,12 +106,15 @@ def verify(*, repair: bool = False) -> list[dict[str, str]]:
     there = named()
     damaged: dict[str, str] = {}
     with explain_write_errors(layout.root()):
-        for name in sorted(shared.names(there)):
-            if problem := _find_damage(there, name):
-                damaged[name] = problem
-                if repair:
-                    _mend(there, name)
-        found = [{"what": f"artifacts/{name}", "problem": damaged[name]} for name in damaged]
+        found = []
+        for permanent in (False, True):
+            for name in sorted(shared.names(there, permanent=permanent)):
+                place = f"{shared.place_of(permanent=permanent)}/{name}"
+                if problem := _find_damage(there, name, place):
+                    found.append({"what": place, "problem": problem})
+                    damaged[name] = problem
+                    if repair:
+                        _mend(there, name, permanent=permanent)
         return found + list(_verify_records(there, damaged, repair=repair))
 
 
@@ -139,35 +142,40 @@ def _verify_records(
             there.delete([each.name])
 
 
-def _find_damage(there: Remote, name: str) -> str | None:
+def _find_damage(there: Remote, name: str, place: str) -> str | None:
     try:
-        index = shared.parse_index(name, json.loads(there.get(f"artifacts/{name}.json") or b"null"))
+        index = shared.parse_index(name, json.loads(there.get(f"{place}.json") or b"null"))
     except (ValueError, RemoteDamageError):
         return "its index is damaged"
-    bad = [path for path, fits in _compared(there, name, index) if not fits]
+    bad = [path for path, fits in _compared(there, place, index) if not fits]
     return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} damaged" if bad else None
 
 
-def _compared(there: Remote, name: str, index: Index) -> Iterator[tuple[str, bool]]:
+def _compared(there: Remote, place: str, index: Index) -> Iterator[tuple[str, bool]]:
     for path, (digest, _) in index.items():
-        yield path, there.download(f"artifacts/{name}/{path}", Path(os.devnull)) == digest
+        yield path, there.download(f"{place}/{path}", Path(os.devnull)) == digest
 
 
-def _mend(there: Remote, name: str) -> bool:
-    """Write an artifact anew; return whether it is intact here."""
+def _mend(there: Remote, name: str, *, permanent: bool = False) -> bool:
+    """Write an artifact anew; return whether it is intact here.
+
+    The index of one that stays is left where nobody here can do that: by it, others know of it.
+    """
     kind, _, digest = name.partition("/")
     artifact = Artifact(kind=kind, digest=digest, size=0)
-    there.delete([f"artifacts/{name}.json"])
-    shared.forget(name)
-    if not artifact.folder.is_dir() or find_damage(artifact):
-        return False
-    sharing.push_artifact(artifact)
-    return True
+    folder = layout.permanent() / name if permanent else artifact.folder
+    intact = folder.is_dir() and not find_damage(artifact, folder=folder)
+    if intact or not permanent:
+        there.delete([f"{shared.place_of(permanent=permanent)}/{name}.json"])
+        shared.forget(name, permanent=permanent)
+    if intact and permanent:
+        shared.upload(name, folder, shared.index_from(stats_of(folder)), permanent=True)
+    elif intact:
+        sharing.push_artifact(artifact)
+    return intact
 
 
-def prune(
-    *, older_than: timedelta, kept: Collection[str], dry_run: bool = False
-) -> tuple[int, int, int]:
+def prune(*, older_than: timedelta, dry_run: bool = False) -> tuple[int, int, int]:
     """Remove what was written to the remote before that time, and what no record names.
 
     Artifacts that stay, and what is younger than a day, are left alone. Machines that still have
@@ -175,7 +183,6 @@ def prune(
 
     Args:
         older_than: age of a record by the clock of the remote, a day or more.
-        kept: names of the artifacts that stay.
         dry_run: only say.
 
     Returns:
@@ -188,15 +195,14 @@ def prune(
     if older_than < GRACE:
         raise ArgumentError("--older-than must be a day or more: others may be writing now.")
     there = named()
-    there.put("clock", b"")
-    now = max(each.modified for each in there.find("") if each.name == "clock")
+    now = _clock(there)
     written_before = now - min(older_than, OLDEST)
     going: list[Stat] = []
     staying: list[Stat] = []
     for each in there.find("records"):
         (going if each.modified < written_before else staying).append(each)
     with ThreadPoolExecutor(shared.AT_ONCE) as pool:
-        needed = set(kept).union(*pool.map(lambda each: _named_by(there, each), staying))
+        needed = set[str]().union(*pool.map(lambda each: _named_by(there, each), staying))
     by_artifact: dict[str, list[Stat]] = defaultdict(list)
     for each in there.find("artifacts"):
         by_artifact["/".join(each.name.removesuffix(".json").split("/")[1:3])].append(each)
@@ -207,6 +213,7 @@ def prune(
     ]
     files = [each for name in gone for each in by_artifact[name]]
     files += [each for each in there.find("checkpoints") if each.modified < written_before]
+    files += [each for each in _unfinished(there) if each.modified < now - GRACE]
     if not dry_run:
         there.delete(each.name for each in going)  # records first: none leads to nothing
         there.delete(
@@ -226,22 +233,41 @@ def _named_by(there: Remote, record: Stat) -> set[str]:
     return {found[0].name} if found else set()
 
 
-def clear(kept: Callable[[], Collection[str]] = tuple) -> None:
+def _clock(there: Remote) -> datetime:
+    """Return the time by the clock of the remote."""
+    there.put("clock", b"")
+    return max(each.modified for each in there.find("") if each.name == "clock")
+
+
+def _unfinished(there: Remote) -> Iterator[Stat]:
+    """Yield files of artifacts that are to stay, and whose index was not written yet, or never."""
+    place = shared.place_of(permanent=True)
+    found = list(there.find(place))
+    whole = {name for each in found if (name := shared.name_of(each.name, place))}
+    for each in found:
+        name = "/".join(each.name.removesuffix(".json").split("/")[2:4])
+        if layout.ARTIFACT_NAME.fullmatch(name) and name not in whole:  # else it is none of ours
+            yield each
+
+
+def clear() -> bool:
     """Remove everything that can be computed again, as an erasure wants it.
 
-    Args:
-        kept: returns the names of the artifacts that stay. It is called after the objects were
-            listed, so that what another machine writes meanwhile is not taken for what may go.
+    Of what stays, only files without an index go, a day old: whoever wrote them is lost.
+
+    Returns:
+        Whether there are such files that are younger.
 
     Raises:
         InputError: the remote does not answer, or refuses.
     """
     if (there := remote.current()) is None:
-        return
+        return False
     places = ("records", "checkpoints", "artifacts")
-    names = [each.name for place in places for each in there.find(place)]
-    stays = kept()
-    there.delete(
-        name for name in names if "/".join(name.removesuffix(".json").split("/")[1:3]) not in stays
-    )
+    going = [each.name for place in places for each in there.find(place)]
+    unfinished = list(_unfinished(there))
+    old = _clock(there) - GRACE if unfinished else None
+    left = [each.name for each in unfinished if old and each.modified < old]
+    there.delete([*going, *left])
     shared.forget_all()
+    return len(left) < len(unfinished)

@@ -199,6 +199,7 @@ def _add_artifacts(tar: _Tar) -> set[str]:
     for artifact in inventory.permanent():
         folder = layout.permanent() / artifact.name
         try:
+            folder.stat()
             added = {path.relative_to(folder).as_posix(): tar.add(path) for path in files(folder)}
         except FileNotFoundError:
             raise InputError(

@@ -89,6 +89,16 @@ class Data:
         )
 
 
+class DataChangedError(InputError):
+    """Another machine decided about the same data first."""
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__(
+            f"Another machine took in data of {dataset}, or erased rows of it, meanwhile: run the "
+            "same command again."
+        )
+
+
 def check_name(name: str) -> None:
     """Check that a batch can have this name.
 

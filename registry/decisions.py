@@ -7,7 +7,7 @@ from artifacts.errors import InputError
 from artifacts.locks import Lock, shared_lock
 from registry import log, models, pointer, sharing
 from registry.log import Event
-from registry.models import Promotion
+from registry.models import Models, Promotion
 from registry.pointer import Pointer, PointerChangedError
 
 
@@ -44,23 +44,26 @@ def rollback(dataset: str, model: str, *, expected: int, left: str, **about: Any
 def _change(
     kind: str, dataset: str, model: str, expected: int | None, about: dict[str, Any]
 ) -> Event:
-    with changing(dataset):
-        sharing.bring(now=True)
-        known = models.current(dataset)
+    def check(known: Models) -> None:
         if not about["forced"] and (closed := models.refusal(known, model)):
             raise InputError(f"{closed} The champion stays.")
         if _number(known.champion) != expected:
-            raise _changed(dataset)
+            raise _changed(dataset, known)
+
+    def recheck(events: list[Event]) -> None:
+        check(models.fold(events, pointer.read(dataset), dataset))
+
+    with changing(dataset):
+        sharing.bring(now=True)
+        check(models.current(dataset))
         try:
             if not pointer.is_there(dataset):
                 pointer.write(dataset, None)
-            event = log.append(kind, dataset, model=model, previous=expected, **about)
-            if _number(models.current(dataset).champion) != expected:  # it came with the events
-                raise _changed(dataset)
+            event = log.append(kind, dataset, recheck, model=model, previous=expected, **about)
             pointer.write(dataset, Pointer(event=event.number, model=model))
         except PointerChangedError:
             sharing.bring(now=True)
-            raise _changed(dataset) from None
+            raise _changed(dataset, models.current(dataset)) from None
     return event
 
 
@@ -68,8 +71,8 @@ def _number(promotion: Promotion | None) -> int | None:
     return promotion.number if promotion else None
 
 
-def _changed(dataset: str) -> ChampionChangedError:
-    now = models.current(dataset).champion
+def _changed(dataset: str, known: Models) -> ChampionChangedError:
+    now = known.champion
     return ChampionChangedError(
         f"Another model of {dataset} was promoted meanwhile ({now and now.model}): the champion "
         "stays. Run the same command again."
@@ -78,16 +81,21 @@ def _changed(dataset: str) -> ChampionChangedError:
 
 def undo(dataset: str, event: Event) -> None:
     """Take back a promotion whose run failed afterwards; nothing if another came since."""
-    with changing(dataset):
+
+    def recheck(events: list[Event]) -> None:
+        known = models.fold(events, pointer.read(dataset), dataset)
+        if _number(known.champion) != event.number:
+            raise _changed(dataset, known)
+
+    # Another promotion that came since, or that comes between event and pointer, stays.
+    with changing(dataset), suppress(ChampionChangedError, PointerChangedError):
         sharing.bring(now=True)
-        if _number(models.current(dataset).champion) != event.number:
-            return
         # First the event: with it, the pointer leads to the promotion before, wherever it is read.
-        log.append("undo", dataset, promotion=event.number, model=event.about["model"])
+        about = {"promotion": event.number, "model": event.about["model"]}
+        log.append("undo", dataset, recheck, **about)
         before = models.current(dataset).champion
-        with suppress(PointerChangedError):  # another promotion came meanwhile
-            to = Pointer(event=before.number, model=before.model) if before else None
-            pointer.write(dataset, to)
+        to = Pointer(event=before.number, model=before.model) if before else None
+        pointer.write(dataset, to)
 
 
 def decide(kind: str, dataset: str, why: str, **about: Any) -> Event:

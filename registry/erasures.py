@@ -134,7 +134,7 @@ def begin(dataset: str, rows: Collection[str], why: str) -> None:
     """
     if any(one.dataset == dataset and set(one.rows) >= set(rows) for one in left()):
         return
-    digest = hashlib.sha256(" ".join(sorted(rows)).encode()).hexdigest()
+    digest = hashlib.sha256(" ".join((dataset, *sorted(rows))).encode()).hexdigest()
     path = _folder() / f"{digest}.json"
     _told.add(path)  # what this process itself does
     _write(path, dataset, {"rows": sorted(rows), "why": why, "begun": True})

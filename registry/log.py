@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,11 +55,24 @@ def check_reason(why: str) -> None:
         raise ArgumentError("--why is empty: say why, for those who read the log later.")
 
 
-def append(kind: str, dataset: str, **about: Any) -> Event:
+def append(
+    kind: str,
+    dataset: str,
+    recheck: Callable[[list[Event]], None] | None = None,
+    **about: Any,
+) -> Event:
     """Write an event under the next number.
 
+    Args:
+        kind: of the event.
+        dataset: that it is about.
+        recheck: is called right before, with all events so far about the dataset, also those that
+            other machines have just written; where it raises, no event is written.
+        about: what it has to say, JSON-ready.
+
     Raises:
-        InputError: the data root cannot be written, or the store has another format.
+        InputError: the data root cannot be written, or the store has another format; or what
+            `recheck` raises.
     """
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     content = {"format": FORMAT, "kind": kind, "dataset": dataset, "at": at, "about": about}
@@ -74,16 +88,18 @@ def append(kind: str, dataset: str, **about: Any) -> Event:
         temporary.write_text(text + "\n", encoding="utf-8")
         try:
             with sharing.taking_numbers():
-                number = _take_number(temporary)
+                number = _take_number(temporary, dataset, recheck)
         finally:
             temporary.unlink(missing_ok=True)
     return Event(number=number, kind=kind, dataset=dataset, at=at, about=about)
 
 
-def _take_number(file: Path) -> int:
+def _take_number(file: Path, dataset: str, recheck: Callable[[list[Event]], None] | None) -> int:
     """Make the file the next event, also for other machines; return its number."""
     number = last() + 1
     while True:
+        if recheck is not None:
+            recheck([event for event in _up_to(number - 1) if event.dataset == dataset])
         if not sharing.take(number, file.read_bytes()):
             number = last() + 1
             continue
@@ -117,7 +133,11 @@ def everything() -> list[Event]:
     with explain_write_errors(layout.root()):  # such as a name that is too long
         if count := last():
             formats.check()
-        return [read(number) for number in range(1, count + 1)]
+        return _up_to(count)
+
+
+def _up_to(count: int) -> list[Event]:
+    return [read(number) for number in range(1, count + 1)]
 
 
 def last() -> int:

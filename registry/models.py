@@ -2,8 +2,8 @@
 
 Events of the log: `look` (a verdict of the gate), `promote`, `rollback`, `block`, `freeze` and
 `thaw`. Promotions and rollbacks form a chain: each names the one before it, and the pointer names
-the last. Those outside the chain did not happen. `undo` takes the last one back: a pointer that
-still names it leads to the one before.
+the last. Those outside the chain did not happen, nor did those that `undo` took back: where the
+pointer still names one, it leads to the one before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -214,7 +214,7 @@ def _chain(events: Sequence[Event], at: Pointer | None, dataset: str) -> tuple[P
                 f"{pointer.path_of(dataset)} or the log is damaged: event {number} is no "
                 f"promotion of {dataset}'s {expected or 'model'}. Restore both from one backup."
             )
-        if found or number not in undone:
+        if number not in undone:
             found.append(
                 Promotion(
                     number=number,

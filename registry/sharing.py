@@ -23,6 +23,7 @@ from artifacts.errors import InputError
 from artifacts.files import explain_write_errors, write_atomically
 from artifacts.locks import Lock, lock
 from artifacts.remote import Remote, RemoteAwayError, RemoteError
+from artifacts.shared import RemoteDamageError
 from artifacts.sharing import before_sharing
 from registry import erasures, formats, staying
 
@@ -202,12 +203,21 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
         )
     events = {number: _get_event(there, number) for number in numbers}
     gone = erasures.replaced([*_texts(), *events.values()])
-    staying.bring(there, gone)
+    try:
+        staying.bring(there, gone)
+    except RemoteDamageError:
+        newer = _numbers_there(there, f"{_LOG}/{max(numbers):06d}.json")
+        if not newer:
+            raise
+        _bring_events(there, numbers + newer)  # an erasure among these may have removed it
+        return
     concerned = erasures.may_concern()
     layout.log().mkdir(parents=True, exist_ok=True)
     for number, text in events.items():
         if event := erasures.parse(text):  # first: whoever is killed here follows it again
             shared.forget_all()  # what it removed from the remote
+            for name in erasures.replaced([text]):
+                shared.forget(name, permanent=True)
             erasures.follow(number, event, note=concerned)
         write_atomically(_event(number), text)
 
@@ -266,6 +276,8 @@ def take(number: int, content: bytes) -> bool:
         known = _read_known(there)
         if number == 1 or (_is_known(known) and known.event == number - 1):
             staying.push(there, [*_texts(), content.decode()])
+            if erasures.parse(content.decode()):
+                staying.begin_clearing(there, number)
             if there.create(f"{_LOG}/{number:06d}.json", content):
                 _write_known(there, replace(known, event=number, digest=_digest(content)))
                 return True
@@ -289,19 +301,6 @@ def push() -> None:
         _push_events(there, [number for number in _numbers() if number not in theirs])
         for dataset, content in _pointers_here():
             there.create(f"{_POINTERS}/{dataset}/champion.json", content)
-
-
-def kept() -> set[str]:
-    """Return the names of the artifacts that stay, on all machines.
-
-    Raises:
-        RemoteAwayError: the remote does not answer.
-        InputError: as `bring`.
-    """
-    if (there := remote.current()) is None:
-        return set()
-    bring(now=True)
-    return staying.everywhere(there)
 
 
 def replace_pointer(dataset: str, text: str) -> bool:

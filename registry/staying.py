@@ -1,27 +1,27 @@
 """What stays in the remote: the artifacts that `data/store` rests on, and the names of batches.
 
-    <prefix>/store/artifacts/<kind>/<SHA-256>    says that the artifact stays
-    <prefix>/store/coming/<kind>/<SHA-256>       says that it will, while it is written
-    <prefix>/store/names/<SHA-256>.jsonl         names of the files of a batch
-    <prefix>/store/clearing                      is there while an erasure clears the remote
+    <prefix>/store/artifacts/<kind>/<SHA-256>/…      files of an artifact that stays
+    <prefix>/store/artifacts/<kind>/<SHA-256>.json   what these are, written after them
+    <prefix>/store/names/<SHA-256>.jsonl             names of the files of a batch
+    <prefix>/store/clearing/000042                   event 42, an erasure, has yet to clear the rest
 
 Only an erasure removes any of them.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from artifacts import layout, remote, shared, upkeep
 from artifacts.artifact import Artifact, fetch, find_damage, stats_of
 from artifacts.errors import InputError
 from artifacts.files import write_atomically
-from artifacts.remote import Remote, RemoteAwayError, RemoteError
+from artifacts.remote import Remote, RemoteAwayError
+from artifacts.shared import RemoteDamageError
 from registry import erasures
 
-_MARKS, _COMING, _NAMES = "store/artifacts", "store/coming", "store/names"
-_CLEARING = "store/clearing"
+_NAMES, _CLEARING = "store/names", "store/clearing"
 _SOME_NAMES = re.compile(
     rf"{_NAMES}/([0-9a-f]{{64}})\.jsonl"
 )  # other objects there are none of ours
@@ -35,7 +35,7 @@ def push(there: Remote, events: Collection[str]) -> None:
         events: of this machine, with the one that is written next. While rows are still to be
             erased here, a batch that none of them names stays here.
     """
-    waiting = [each for each in here() if not _note(there, each.name).exists()]
+    waiting = [each for each in here() if not shared.is_kept(each.name)]
     if not waiting:
         return
     gone, held_back = erasures.replaced(events), bool(erasures.left())
@@ -47,17 +47,15 @@ def push(there: Remote, events: Collection[str]) -> None:
         folder = layout.permanent() / artifact.name
         if damage := find_damage(artifact, folder=folder):
             raise InputError(f"{folder} cannot be shared ({damage}): restore it from a backup.")
-        there.put(f"{_COMING}/{artifact.name}", b"")  # first: another machine may be clearing
-        shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
-        names = _names_here(artifact.digest)
-        if names.exists():
-            there.put(f"{_NAMES}/{names.name}", names.read_bytes())
-        there.put(f"{_MARKS}/{artifact.name}", b"")
-        if artifact.kind == erasures.BATCHES:  # which no mark kept until then
-            shared.upload(artifact.name, folder, shared.index_from(stats_of(folder)))
-        _write_note(there, artifact.name)
-        with suppress(RemoteError):  # of a user who may remove nothing
-            there.delete([f"{_COMING}/{artifact.name}"])
+        files = shared.index_from(stats_of(folder))
+        names = partial(_push_names, there, artifact.digest)
+        shared.upload(artifact.name, folder, files, names, permanent=True)
+
+
+def _push_names(there: Remote, digest: str) -> None:
+    names = _names_here(digest)
+    if names.exists():
+        there.put(f"{_NAMES}/{names.name}", names.read_bytes())
 
 
 def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
@@ -66,10 +64,10 @@ def _is_named(artifact: Artifact, events: Iterable[str]) -> bool:
 
 def push_again(there: Remote) -> None:
     """Let the next `push` write what the remote lost."""
-    whole = shared.names(there) & names(there)
+    whole = names(there)
     for artifact in here():
         if artifact.name not in whole:
-            _note(there, artifact.name).unlink(missing_ok=True)
+            shared.forget(artifact.name, permanent=True)
 
 
 def bring(there: Remote, gone: Collection[str]) -> None:
@@ -78,17 +76,19 @@ def bring(there: Remote, gone: Collection[str]) -> None:
     Args:
         there: the remote.
         gone: names of the artifacts that erasures replaced.
+
+    Raises:
+        RemoteDamageError: one is damaged there, or was removed meanwhile.
+        InputError: the remote does not answer, or refuses.
     """
     for name in sorted(names(there) - set(gone)):
         kind, _, digest = name.partition("/")
         if not (layout.permanent() / name).is_dir():
             fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
-        if not (layout.permanent() / name).is_dir():
-            raise InputError(
-                f"{name[:-56]} is not whole in {there.address}, and the log rests on it: run "
-                "`./run cache push` on a machine that has it."
-            )
-        _write_note(there, name)
+            if not (layout.permanent() / name).is_dir():
+                raise _removed(there, name[:-56])
+        elif not shared.is_kept(name):
+            shared.note(name, {}, permanent=True)
     for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
         file = _names_here(found[1])
         if not file.exists() and f"{erasures.BATCHES}/{found[1]}" not in gone:
@@ -99,12 +99,18 @@ def read(there: Remote, name: str) -> bytes:
     """Return the content of an object that was listed.
 
     Raises:
-        InputError: it is no longer there.
+        RemoteDamageError: it is no longer there.
     """
     content = there.get(name)
     if content is None:
-        raise InputError(f"{name} in {there.address} has been removed.")
+        raise _removed(there, name)
     return content
+
+
+def _removed(there: Remote, name: str) -> RemoteDamageError:
+    return RemoteDamageError(
+        f"{name} was removed from {there.address} meanwhile: run the same command again."
+    )
 
 
 def _text(there: Remote, name: str) -> str:
@@ -114,25 +120,15 @@ def _text(there: Remote, name: str) -> str:
         raise InputError(f"{name} in {there.address} is damaged: it is no text.") from None
 
 
-def everywhere(there: Remote) -> set[str]:
-    """Return the names of the artifacts that stay, also those that no event names yet."""
-    coming = {
-        name
-        for name in _marked(there, _COMING)  # first: what ceases to be is then among the others
-        if not name.startswith(f"{erasures.BATCHES}/")  # of a machine that is lost, it may be rows
-    }
-    found = {artifact.name for artifact in here()} | names(there) | coming
-    return found - erasures.replaced_here()
-
-
 def names(there: Remote) -> set[str]:
-    """Return the names of the artifacts of which the remote says that they stay."""
-    return _marked(there, _MARKS)
+    """Return the names of the artifacts that stay and are whole in the remote."""
+    return shared.names(there, permanent=True)
 
 
-def _marked(there: Remote, place: str) -> set[str]:
-    found = (each.name.removeprefix(f"{place}/") for each in there.find(place))
-    return {name for name in found if layout.ARTIFACT_NAME.fullmatch(name)}
+def names_there() -> set[str]:
+    """Return `names` of the current remote; nothing where there is none."""
+    there = remote.current()
+    return set() if there is None else names(there)
 
 
 def here() -> Iterator[Artifact]:
@@ -147,31 +143,21 @@ def remove(artifacts: Iterable[Artifact]) -> None:
     """Remove artifacts that stayed from the remote, as an erasure wants it."""
     if (there := remote.current()) is None:
         return
+    place = shared.place_of(permanent=True)
     for artifact in artifacts:
-        files = [each.name for each in there.find(f"artifacts/{artifact.name}")]
-        about = [
-            f"{_MARKS}/{artifact.name}",
-            f"{_COMING}/{artifact.name}",
-            f"artifacts/{artifact.name}.json",
-            f"{_NAMES}/{artifact.digest}.jsonl",
-        ]
-        there.delete([*about, *files])
-        shared.forget(artifact.name)
-        _note(there, artifact.name).unlink(missing_ok=True)
+        there.delete([each.name for each in there.find(f"{place}/{artifact.name}")])
+        # Last: by these, whoever comes after an interruption finds the rest.
+        there.delete([f"{_NAMES}/{artifact.digest}.jsonl", f"{place}/{artifact.name}.json"])
+        shared.forget(artifact.name, permanent=True)
 
 
-def begin_clearing() -> None:
-    """Note that an erasure is about to clear the remote: whoever finds the note finishes it.
+def begin_clearing(there: Remote, number: int) -> None:
+    """Note that the erasure that will be this event is to clear the remote.
 
-    Raises:
-        RemoteAwayError: the remote does not answer.
+    Whoever finds the note after the event finishes it.
     """
-    if there := remote.current():
-        try:
-            there.put(_CLEARING, b"")
-        except RemoteAwayError as error:
-            raise nothing_decided(error) from None
-        write_atomically(_unfinished(there), "")
+    there.put(f"{_CLEARING}/{number:06d}", b"")
+    write_atomically(_unfinished(there), "")
 
 
 def nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
@@ -183,8 +169,17 @@ def nothing_decided(error: RemoteAwayError) -> RemoteAwayError:
 
 
 def is_clearing(there: Remote) -> bool:
-    """Return whether an erasure, of any machine, has not finished clearing the remote."""
-    return there.get(_CLEARING) is not None
+    """Return whether an erasure in the log here, of any machine, has yet to clear the remote."""
+    return bool(_to_be_cleared(there))
+
+
+def _to_be_cleared(there: Remote) -> list[str]:
+    """Return the notes of `begin_clearing` whose events are here."""
+    return [
+        each.name
+        for each in there.find(_CLEARING)
+        if (layout.log() / f"{each.name.rpartition('/')[2]}.json").exists()
+    ]
 
 
 def may_be_clearing(there: Remote) -> bool:
@@ -192,12 +187,19 @@ def may_be_clearing(there: Remote) -> bool:
     return _unfinished(there).exists()
 
 
-def clear() -> None:
-    """Remove from the remote all that can be computed again, and the note of `begin_clearing`."""
-    if there := remote.current():
-        upkeep.clear(lambda: everywhere(there))
-        there.delete([_CLEARING])
-        forget_clearing(there)
+def clear() -> bool:
+    """Remove from the remote all that can be computed again, and the notes of `begin_clearing`.
+
+    Returns:
+        Whether another machine is writing a batch, or the like, or was when it was lost.
+    """
+    if (there := remote.current()) is None:
+        return False
+    notes = _to_be_cleared(there)  # first: one that comes meanwhile may want to clear more
+    coming = upkeep.clear()
+    there.delete(notes)
+    forget_clearing(there)
+    return coming
 
 
 def forget_clearing(there: Remote) -> None:
@@ -211,12 +213,3 @@ def _unfinished(there: Remote) -> Path:
 
 def _names_here(digest: str) -> Path:
     return layout.store() / "names" / f"{digest}.jsonl"
-
-
-def _write_note(there: Remote, name: str) -> None:
-    """Note that the remote has the artifact, and that it stays."""
-    write_atomically(_note(there, name), "")
-
-
-def _note(there: Remote, name: str) -> Path:
-    return there.folder / "kept" / name

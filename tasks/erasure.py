@@ -18,8 +18,11 @@ from artifacts.files import explain_write_errors
 from artifacts.inventory import Entry
 from artifacts.locks import lock, shared_lock
 from artifacts.records import Record
+from artifacts.remote import RemoteAwayError
 from classifier import datasets
 from registry import data, erasures, log, sharing, staying
+from registry.data import DataChangedError
+from registry.log import Event
 from reporting.pictures import cover
 from tasks import champion, incoming, row_holders, seen
 from tasks.base import last_base, subject_of
@@ -54,7 +57,7 @@ def erase(dataset: str, digests: Collection[str], why: str) -> dict[str, Any]:
         shared_lock(f"ingest/{dataset}"),
         shared_lock("store"),
     ):
-        sharing.expire()
+        sharing.bring(now=True)
         return _erase(dataset, wanted, why)
 
 
@@ -69,11 +72,9 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 
 
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
+    known = {batch.digest for batch in data.current(dataset).batches}
     gone = erasures.replaced_here()
-    for batch in data.current(dataset).batches:  # one that was lost here may lie in the remote
-        for digest in (batch.digest, *batch.former):
-            if f"{data.BATCHES}/{digest}" not in gone:
-                row_holders.bring_back(digest)
+    row_holders.bring_back(gone)
     there = inventory.entries()
     in_cache = row_holders.cached(there, dataset, HOLDING)
     found = {
@@ -99,7 +100,6 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     removed["checkpoints"] = _remove_checkpoints(dataset)
     going = {holder.name for holder in found} | showing
     removed["artifacts of the cache"] = _remove_cached(there, going)
-    known = {batch.digest for batch in batches}
     renewed = {
         holder.digest: row_holders.rewrite(holder, wanted, dataset)
         for holder in held
@@ -110,18 +110,13 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     erasures.begin(dataset, wanted, why)
     # Else it is known, on all machines.
     if renewed or nameless or not wanted <= data.current(dataset).erased:
-        staying.begin_clearing()
-        _check_unchanged(dataset, renewed)
-        more = {"gone": nameless} if nameless else {}
-        log.append("erase", dataset, rows=sorted(wanted), batches=renewed, why=why, **more)
-    staying.remove(held)
-    sharing.bring(now=True)
-    staying.clear()
+        _decide(dataset, wanted, why, known, renewed, nameless)
+    held += _clear_remote(dataset, wanted, held, notes)
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)
         names_of(holder.digest).unlink(missing_ok=True)
-    removed["rows in batches"] = sum(found[holder] for holder in held)
+    removed["rows in batches"] = sum(found.get(holder, 0) for holder in held)
     pruning.prune()  # what killed runs left half written
     if runs.oldest_start() < float("inf"):
         notes.append("A run is under way: erase the same rows again when it has ended.")
@@ -132,22 +127,72 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     return {"rows": sorted(wanted), "removed": removed, "models": sorted(models), "notes": notes}
 
 
-def _check_unchanged(dataset: str, renewed: dict[str, Any]) -> None:
-    """Check that no other machine replaced the same batches meanwhile.
+def _decide(
+    dataset: str,
+    wanted: frozenset[str],
+    why: str,
+    known: Collection[str],
+    renewed: dict[str, Any],
+    nameless: list[str],
+) -> None:
+    """Write the event.
+
+    Args:
+        dataset: its name.
+        wanted: digests of the rows.
+        why: they are erased.
+        known: digests of the batches that were looked at.
+        renewed: what the event says of each batch that was written anew, by its digest before.
+        nameless: digests of batches that held rows and count nowhere.
 
     Raises:
-        InputError: one did, and what was written here is removed: it may hold rows erased there.
+        DataChangedError: another machine took in a batch, or replaced one, meanwhile.
     """
-    sharing.bring(now=True)
-    current = {batch.digest for batch in data.current(dataset).batches}
-    if renewed.keys() <= current:
-        return
-    for draft in {new["batch"] for new in renewed.values()} - current:
-        artifact.delete(Artifact(kind=data.BATCHES, digest=draft, size=0), permanent=True)
-    raise InputError(
-        f"Another machine erased rows of the same batch of {dataset} meanwhile: run the same "
-        "command again."
-    )
+
+    def recheck(events: list[Event]) -> None:
+        if {batch.digest for batch in data.fold(events).batches} != known:
+            raise DataChangedError(dataset)
+
+    about: dict[str, Any] = {"rows": sorted(wanted), "batches": renewed, "why": why}
+    if nameless:
+        about["gone"] = nameless
+    drafts = [Artifact(kind=data.BATCHES, digest=new["batch"], size=0) for new in renewed.values()]
+    with row_holders.withdrawn_if_too_late(dataset, drafts):
+        log.append("erase", dataset, recheck, **about)
+
+
+def _clear_remote(
+    dataset: str, wanted: frozenset[str], held: Collection[Artifact], notes: list[str]
+) -> list[Artifact]:
+    """Remove the batches from the remote, and what can be computed again.
+
+    Returns:
+        Batches that came to it since they were looked for, as of another machine that was lost, and
+        hold such rows.
+
+    Raises:
+        RemoteAwayError: the remote does not answer.
+    """
+    try:
+        staying.remove(held)
+        came = row_holders.bring_back(erasures.replaced_here())
+        late = [
+            each
+            for each in row_holders.batches_of(dataset)
+            if each.name in came and row_holders.rows_or_damaged(each, wanted)
+        ]
+        staying.remove(late)
+        if staying.clear():
+            notes.append(
+                "Another machine was writing a batch to the remote. If it does not end that, "
+                "erase the same rows again tomorrow."
+            )
+    except RemoteAwayError as error:
+        raise RemoteAwayError(
+            f"{error} The rows of {dataset} are not yet erased there: run the same command again "
+            "when it answers."
+        ) from None
+    return late
 
 
 def _former(dataset: str, held: Collection[Artifact]) -> set[str]:

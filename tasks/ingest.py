@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,14 @@ from artifacts.locks import shared_lock
 from classifier import datasets
 from classifier.errors import ArgumentError
 from registry import data, log, sharing
-from registry.data import Batch
+from registry.data import Batch, DataChangedError
+from registry.log import Event
 from reporting import progress
 from tasks.base import subject_of
 from tasks.batch_names import keep_names
 from tasks.commands import data_command
 from tasks.intake import Intake
+from tasks.row_holders import withdrawn_if_too_late
 
 if TYPE_CHECKING:
     from classifier.data.inputs import Chunk, Subject
@@ -148,29 +150,42 @@ def _take(
     taken.batch = there
     if is_lost and there is not None:
         keep_names(new.artifact.digest, names)
-        _restored(dataset, there, new.artifact, about)
+        _restored(dataset, there, new.artifact, about, erased)
         taken.batch = data.current(dataset).batch(new.artifact.digest)
         taken.is_mended = True
     if not is_new:
         return taken
     keep_names(new.artifact.digest, names)
     counts = {key: about[key] for key in ("train", "recent", "refused")}
-    log.append(
-        "ingest",
-        dataset,
-        batch=new.artifact.digest,
-        name=name,
-        content=about["content"],
-        size=new.artifact.size,
-        **counts,
-    )
+
+    def recheck(events: list[Event]) -> None:
+        there = data.fold(events)
+        known = {batch.number for batch in now.batches}
+        new = [batch for batch in there.batches if batch.number not in known]
+        taken_in = any(name == one.name or about["content"] == one.content for one in new)
+        if taken_in or there.erased != erased:
+            raise DataChangedError(dataset)
+
+    with withdrawn_if_too_late(dataset, [new.artifact]):
+        log.append(
+            "ingest",
+            dataset,
+            recheck,
+            batch=new.artifact.digest,
+            name=name,
+            content=about["content"],
+            size=new.artifact.size,
+            **counts,
+        )
     taken.batch = data.current(dataset).batch(new.artifact.digest)
     taken.is_new = True
     _warn_of_retracted(dataset, taken.batch)
     return taken
 
 
-def _restored(dataset: str, lost: Batch, written: Artifact, about: dict[str, Any]) -> None:
+def _restored(
+    dataset: str, lost: Batch, written: Artifact, about: dict[str, Any], erased: Collection[str]
+) -> None:
     """Write into the log that a lost or damaged batch is whole again.
 
     It has another digest where other rows were refused this time, or another version of pyarrow
@@ -184,7 +199,14 @@ def _restored(dataset: str, lost: Batch, written: Artifact, about: dict[str, Any
             "content": about["content"],
             "about": counts | {"size": written.size},
         }
-        log.append("mend", dataset, batches={lost.digest: renewed})
+
+        def recheck(events: list[Event]) -> None:
+            there = data.fold(events)
+            if there.erased != erased or lost.digest not in {one.digest for one in there.batches}:
+                raise DataChangedError(dataset)
+
+        with withdrawn_if_too_late(dataset, [written]):
+            log.append("mend", dataset, recheck, batches={lost.digest: renewed})
 
 
 def _warn_of_retracted(dataset: str, batch: Batch) -> None:

@@ -34,7 +34,7 @@ def open_split(manifest: Artifact, split: str) -> "tuple[Manifest, Table]":
         InputError: a part is missing or damaged.
     """
     from classifier.data import manifests
-    from classifier.data.parts import Table
+    from classifier.data.parts import BACKUP, Table
 
     about = manifests.read(manifest.path)
     parts = []
@@ -44,9 +44,7 @@ def open_split(manifest: Artifact, split: str) -> "tuple[Manifest, Table]":
         artifact = Artifact(kind=entry.kind, digest=entry.digest, size=0)
         folder = artifact.path  # its files come, where they are in the remote alone
         if damage := find_damage(artifact):
-            remedy = "restore it from a backup, or retract the batch"
-            if entry.kind == "tables":
-                remedy = "`./run train` makes it again"
+            remedy = "`./run train` makes it again" if entry.kind == "tables" else BACKUP
             raise InputError(f"{folder} cannot be read ({damage}): {remedy}.")
         parts.append(entry.part(folder))
     return about, Table(parts, classes=about.classes)

@@ -1,13 +1,15 @@
 """Where rows lie: batches that stay, and the raw files and tables of the cache."""
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from artifacts import artifact, inventory, layout
 from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import InputError
 from artifacts.inventory import Entry
-from registry import data
+from registry import data, staying
+from registry.data import DataChangedError
 from tasks.batch_names import keep_names, names_of
 from tasks.errors import INPUT_ERRORS
 
@@ -30,15 +32,43 @@ def batches_of(dataset: str) -> Iterator[Artifact]:
             yield holder
 
 
-def bring_back(batch: str) -> None:
-    """Bring the batch with this digest from the remote where it was lost here, if it is there.
+def bring_back(gone: Collection[str]) -> list[str]:
+    """Bring the batches that are in the remote and not here, also those that no event names.
+
+    Args:
+        gone: names of batches that erasures replaced, which stay away.
+
+    Returns:
+        Names of those that came.
 
     Raises:
-        InputError: the remote does not answer, or the batch is damaged there.
+        InputError: the remote does not answer, or a batch is damaged there.
     """
-    lost = Artifact(kind=data.BATCHES, digest=batch, size=0)
-    if not (layout.permanent() / lost.name).is_dir():
-        artifact.fetch(lost, permanent=True)
+    came = []
+    for name in sorted(staying.names_there() - set(gone)):
+        kind, _, digest = name.partition("/")
+        if kind == data.BATCHES and not (layout.permanent() / name).is_dir():
+            artifact.fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+            came.append(name)
+    return came
+
+
+@contextmanager
+def withdrawn_if_too_late(dataset: str, drafts: Collection[Artifact]) -> Iterator[None]:
+    """Remove new batches, here and from the remote, where the block finds the data changed.
+
+    They may hold rows that were erased meanwhile.
+    """
+    try:
+        yield
+    except DataChangedError:
+        named = {batch.digest for batch in data.current(dataset).batches}
+        gone = [draft for draft in drafts if draft.digest not in named]
+        staying.remove(gone)
+        for each in gone:
+            artifact.delete(each, permanent=True)
+            names_of(each.digest).unlink(missing_ok=True)
+        raise
 
 
 def cached(there: Iterable[Entry], dataset: str, kinds: Collection[str]) -> Iterator[Artifact]:

@@ -18,7 +18,8 @@ from classifier.errors import InputError
 
 DECODED_ROWS = 500  # these stay in the processor's cache, where a whole row group would not
 REMEDY = "delete it; the next run computes it again"
-BACKUP = "restore it from a backup"  # of what cannot be computed again
+#: Of what cannot be computed again. An erasure may replace a batch while it is read.
+BACKUP = "restore it from a backup, or run the same command again if rows of it were just erased"
 
 Pixels = NDArray[np.float32]
 Ranges = Sequence[tuple[int, int]]

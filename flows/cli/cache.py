@@ -148,7 +148,7 @@ def prune(
 
 def _prune_remote(older_than: timedelta, *, dry_run: bool) -> Answer:
     upkeep.named()
-    gone = upkeep.prune(older_than=older_than, kept=sharing.kept(), dry_run=dry_run)
+    gone = upkeep.prune(older_than=older_than, dry_run=dry_run)
     said = "would be removed" if dry_run else "removed"
     found = dict(zip(("records", "files", "bytes"), gone, strict=True))
     text = f"{gone[0]} records and {gone[1]} files, {size(gone[2])}, {said}."

@@ -55,7 +55,7 @@ def test_a_bucket_that_is_not_there(machines, monkeypatch):
 
 def test_a_bucket_of_another_format(machines, bucket):
     change(address(), "format.json", b'{"format": 7}')
-    with pytest.raises(RemoteError, match="has format 7, and this version reads 1"):
+    with pytest.raises(RemoteError, match="has format 7, and this version reads 2"):
         sharing.begin()
 
 

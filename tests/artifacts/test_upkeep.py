@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from artifacts import remote, upkeep
+from artifacts import remote, shared, upkeep
+from artifacts.artifact import stats_of
 from artifacts.errors import ArgumentError
 from artifacts.remote import RemoteAwayError
 from tests.artifacts.machines import CACHED, address, files_here, objects, said
@@ -39,9 +40,9 @@ def test_pull_brings_everything_with_its_files(toys, machines, monkeypatch):
 def test_prune_leaves_what_is_young(toys, machines):
     machines.on("a")
     toys.direct()
-    assert upkeep.prune(older_than=timedelta(days=1), kept=()) == (0, 0, 0)
+    assert upkeep.prune(older_than=timedelta(days=1)) == (0, 0, 0)
     with pytest.raises(ArgumentError, match="--older-than must be a day or more"):
-        upkeep.prune(older_than=timedelta(hours=1), kept=())
+        upkeep.prune(older_than=timedelta(hours=1))
 
 
 def test_prune_leaves_young_files_whose_record_is_on_its_way(toys, machines):
@@ -50,7 +51,7 @@ def test_prune_leaves_young_files_whose_record_is_on_its_way(toys, machines):
     there = upkeep.named()
     there.delete([name for name in objects(address()) if name.startswith("records")])
     before = objects(address())
-    assert upkeep.prune(older_than=timedelta(days=1), kept=()) == (0, 0, 0)
+    assert upkeep.prune(older_than=timedelta(days=1)) == (0, 0, 0)
     assert set(before) <= set(objects(address()))
 
 
@@ -58,16 +59,16 @@ def test_nothing_is_older_than_all_time(toys, machines):
     machines.on("a")
     toys.direct()
     for days in (999_999, timedelta.max.days):
-        assert upkeep.prune(older_than=timedelta(days=days), kept=()) == (0, 0, 0)
+        assert upkeep.prune(older_than=timedelta(days=days)) == (0, 0, 0)
 
 
 def test_prune_removes_old_records_and_what_only_they_name(toys, machines, monkeypatch):
     machines.on("a")
     numbers, total = (each.artifact for each in toys.direct())
     in_a_month(monkeypatch, young="records/draw/")
-    dry = upkeep.prune(older_than=timedelta(days=7), kept=(), dry_run=True)
+    dry = upkeep.prune(older_than=timedelta(days=7), dry_run=True)
     assert dry[:2] == (1, 2)
-    assert upkeep.prune(older_than=timedelta(days=7), kept=()) == dry
+    assert upkeep.prune(older_than=timedelta(days=7)) == dry
     left = [each for each in objects(address()) if each.startswith(("records", "artifacts"))]
     assert sorted(left) == sorted(
         [
@@ -78,10 +79,15 @@ def test_prune_removes_old_records_and_what_only_they_name(toys, machines, monke
     )
     machines.on("b")
     assert said(toys.direct()) == {"draw": "cached", "total": "ran"}
-    kept = {total.name}
+    place = f"store/artifacts/{total.name}"
+    index = shared.index_from(stats_of(total.path))
+    shared.upload(total.name, total.path, index, permanent=True)
+    lost = f"store/artifacts/tables/{'0' * 64}/part.parquet"  # no index will follow
+    upkeep.named().put(lost, b"rows")
     in_a_month(monkeypatch, young="nothing")
-    assert upkeep.prune(older_than=timedelta(days=7), kept=kept)[0] == 2
-    assert f"artifacts/{total.name}.json" in objects(address())
+    assert upkeep.prune(older_than=timedelta(days=7))[0] == 2
+    left = [each for each in objects(address()) if each.startswith(("store", "artifacts"))]
+    assert sorted(left) == [f"{place}.json", *(f"{place}/{name}" for name in sorted(index))]
 
 
 def in_a_month(monkeypatch, young):
@@ -99,15 +105,22 @@ def in_a_month(monkeypatch, young):
     monkeypatch.setattr(remote.Remote, "find", aged)
 
 
-def test_clear_removes_all_that_can_be_computed(toys, machines):
+def test_clear_removes_all_that_can_be_computed(toys, machines, monkeypatch):
     machines.on("a")
     numbers, _ = (each.artifact for each in toys.direct())
-    upkeep.clear(lambda: {numbers.name})
-    assert objects(address()) == [
-        f"artifacts/{numbers.name}.json",
-        f"artifacts/{numbers.name}/numbers.json",
-        "format.json",
-    ]
+    index = shared.index_from(stats_of(numbers.path))
+    shared.upload(numbers.name, numbers.path, index, permanent=True)
+    assert not upkeep.clear()
+    place = f"store/artifacts/{numbers.name}"
+    kept = ["format.json", f"{place}.json", f"{place}/numbers.json"]
+    assert objects(address()) == kept
+    coming = f"store/artifacts/tables/{'0' * 64}/part.parquet"
+    upkeep.named().put(coming, b"rows")
+    assert upkeep.clear()
+    assert coming in objects(address())
+    in_a_month(monkeypatch, young="nothing")
+    assert not upkeep.clear()
+    assert [each for each in objects(address()) if each != "clock"] == kept
 
 
 def test_pull_says_that_the_remote_went_away(toys, machines, stoppable, monkeypatch):

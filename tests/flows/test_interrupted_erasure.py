@@ -3,12 +3,21 @@
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 
-from artifacts import layout
-from registry import data, erasures, staying
+from artifacts import layout, remote
+from artifacts.remote import RemoteAwayError
+from registry import data, erasures, log, staying
 from tests.flows import pictures
-from tests.flows.test_erasure_on_two_machines import IMAGES, LABELS, ROW, WHY, rows_in_bucket
+from tests.flows.test_erasure_on_two_machines import (
+    IMAGES,
+    LABELS,
+    PUBLISHED,
+    ROW,
+    WHY,
+    rows_in_bucket,
+)
 
 pytestmark = pytest.mark.slow
 OTHER = pictures.digest(IMAGES[7])
@@ -48,27 +57,51 @@ def test_one_that_is_killed_after_its_event_is_told_until_it_is_done(
         assert [event["kind"] for event in a.events()].count("erase") == 1
 
 
+@pytest.fixture
+def meanwhile(monkeypatch, tmp_path):
+    """Let another machine act while `b` decides: before or after its batches are uploaded."""
+
+    def place(kind, act, *, uploaded):
+        push = staying.push
+
+        def late(there, events):
+            if f'"kind": "{kind}"' not in events[-1]:
+                push(there, events)
+                return
+            monkeypatch.setattr(staying, "push", push)
+            if uploaded:
+                push(there, events)
+            act()
+            monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "b"))
+            if not uploaded:
+                push(there, events)
+
+        monkeypatch.setattr(staying, "push", late)
+
+    return place
+
+
+@pytest.mark.parametrize("uploaded", [True, False])
 @pytest.mark.parametrize("row", [OTHER, ROW])
-def test_two_at_once_on_one_batch_leave_none_of_the_rows(machines, tmp_path, monkeypatch, row):
+def test_two_at_once_on_one_batch_leave_none_of_the_rows(
+    machines, tmp_path, meanwhile, row, uploaded
+):
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
-    begin_clearing = staying.begin_clearing
 
-    def late():
-        monkeypatch.setattr(staying, "begin_clearing", begin_clearing)
+    def erase():
         with machines("a") as a:
             assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
-        monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "b"))
-        begin_clearing()
 
     with machines("b") as b:
         b.data("list")
-        monkeypatch.setattr(staying, "begin_clearing", late)
-        command = ("data", "erase", row, "--why", WHY, "--dataset", "folder")
+        meanwhile("erase", erase, uploaded=uploaded)
+        command = ("data", "erase", row, "--why", "asked", "--dataset", "folder")
         done = b(*command)
         assert done.code == 1
-        assert "erased rows of the same batch of folder meanwhile: run the same" in done.err
+        assert "or erased rows of it, meanwhile: run the same command again" in done.err
         assert ROW not in pictures.rows_below(b.folder)
+        assert ROW not in rows_in_bucket(tmp_path / "bucket")
         # The same row leaves the same batch on both: that one is no draft, and stays.
         (batch,) = data.current("folder").batches
         assert (layout.permanent() / batch.artifact.name).is_dir()
@@ -101,3 +134,158 @@ def test_what_a_batch_was_before_it_was_mended_goes_everywhere(machines, tmp_pat
         with machines(name) as each:
             each.data("list")
             assert ROW not in pictures.rows_below(each.folder)
+
+
+@pytest.mark.parametrize("uploaded", [True, False])
+def test_an_ingest_that_an_erasure_meets_does_not_bring_the_row_back(
+    machines, tmp_path, meanwhile, uploaded
+):
+    more, labels = pictures.new(100, 130)
+    with machines("b") as b:
+        b.ingest(pictures.as_folders(tmp_path / "base", more[20:], labels[20:]))
+    mixed = pictures.as_folders(
+        tmp_path / "mixed",
+        np.concatenate([more[:20], IMAGES[3:4]]),
+        np.concatenate([labels[:20], LABELS[3:4]]),
+    )
+
+    def ingest_and_erase():
+        with machines("a") as a:
+            a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+            assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
+
+    with machines("b") as b:
+        meanwhile("ingest", ingest_and_erase, uploaded=uploaded)
+        done = b("ingest", mixed, "--dataset", "folder")
+        assert done.code == 1
+        assert "or erased rows of it, meanwhile: run the same command again" in done.err
+        do_what_is_told(b)
+        assert "erased" in {each["reason"] for each in b.ingest(mixed)["refused"]}
+    assert ROW not in rows_in_bucket(tmp_path / "bucket")
+    for name in "abc":
+        with machines(name) as each:
+            each.data("list")
+            assert len(data.current("folder").batches) == 3
+            below = pictures.rows_below(each.folder)
+            assert ROW not in below
+            assert pictures.digest(more[0]) in below
+
+
+def test_an_erasure_that_an_ingest_meets_is_done_again(machines, tmp_path, meanwhile):
+    with machines("b") as b:
+        b.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+
+    def ingest():
+        with machines("a") as a:
+            a.ingest(pictures.as_folders(tmp_path / "same", IMAGES[:9], LABELS[:9]))
+
+    with machines("b") as b:
+        meanwhile("erase", ingest, uploaded=True)
+        command = ("data", "erase", ROW, "--why", WHY, "--dataset", "folder")
+        assert b(*command).code == 1
+        assert b(*command).code == 0
+        assert ROW not in pictures.rows_below(b.folder)
+    assert ROW not in rows_in_bucket(tmp_path / "bucket")
+    with machines("a") as a:
+        a.data("list")
+        assert len(data.current("folder").batches) == 2
+        assert ROW not in pictures.rows_below(a.folder)
+
+
+@pytest.mark.parametrize("during", [True, False])
+def test_a_batch_of_a_machine_that_is_lost_before_its_event_is_erased_too(
+    machines, tmp_path, monkeypatch, during
+):
+    with machines("a") as a:
+        a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+
+    def lost(*_):
+        raise KeyboardInterrupt
+
+    def ingest_and_be_lost():
+        with machines("b") as b, monkeypatch.context() as patch:
+            patch.setattr(staying, "push", then(staying.push, lost))
+            new = pictures.as_folders(tmp_path / "more", IMAGES[:9], LABELS[:9])
+            assert b("ingest", new, "--dataset", "folder").code == 130
+        shutil.rmtree(tmp_path / "b")
+        monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "a"))
+
+    if not during:
+        ingest_and_be_lost()
+        assert ROW in rows_in_bucket(tmp_path / "bucket")
+    with machines("a") as a:
+        if during:
+            monkeypatch.setattr(log, "append", then(log.append, ingest_and_be_lost))
+        assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
+        assert ROW not in pictures.rows_below(a.folder)
+    assert ROW not in rows_in_bucket(tmp_path / "bucket")
+    with machines("c") as c:
+        c.data("list")
+        assert ROW not in pictures.rows_below(c.folder)
+
+
+def then(function, act):
+    """The function, which the first time calls another one afterwards."""
+    left = [act]
+
+    def called(*args, **options):
+        found = function(*args, **options)
+        while left:
+            left.pop()()
+        return found
+
+    return called
+
+
+def test_what_is_shared_while_an_erasure_decides_goes_if_it_is_killed(
+    machines, tmp_path, monkeypatch
+):
+    with machines("a") as a:
+        a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+    with machines("b") as b:
+        b.data("list")
+    cleared, create = [], remote.Remote.create
+
+    def train():
+        with machines("c") as c:  # the first thing that it does
+            c.train(epochs=1)
+            assert PUBLISHED in rows_in_bucket(tmp_path / "bucket")
+        monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "a"))
+
+    def late(there, name, content):
+        if b'"erase"' in content:
+            monkeypatch.setattr(remote.Remote, "create", create)
+            assert cleared == []
+            train()
+        return create(there, name, content)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with machines("a") as a, monkeypatch.context() as patch:
+        monkeypatch.setattr(remote.Remote, "create", late)
+        patch.setattr(staying, "clear", lambda: cleared.append(1))
+        patch.setattr(staying, "remove", killed)
+        erased = ("data", "erase", PUBLISHED, "--why", WHY, "--dataset", "folder")
+        assert a(*erased).code == 130
+    assert PUBLISHED in rows_in_bucket(tmp_path / "bucket")
+    with machines("b") as b:
+        b.data("list")  # to which the event is new
+    assert PUBLISHED not in rows_in_bucket(tmp_path / "bucket")
+
+
+def test_it_says_that_the_bucket_went_away_after_its_event(machines, tmp_path, monkeypatch):
+    def away(*_):
+        raise RemoteAwayError("It does not answer.")
+
+    with machines("a") as a:
+        a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+        command = ("data", "erase", ROW, "--why", WHY, "--dataset", "folder")
+        with monkeypatch.context() as patch:
+            patch.setattr(staying, "remove", away)
+            done = a(*command)
+        assert done.code == 1
+        assert "The rows of folder are not yet erased there: run the same command" in done.err
+        assert [event["kind"] for event in a.events()].count("erase") == 1
+        assert a(*command).code == 0
+    assert ROW not in rows_in_bucket(tmp_path / "bucket")

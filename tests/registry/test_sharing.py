@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from artifacts import layout, remote
+from artifacts import layout, remote, upkeep
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
@@ -210,9 +210,10 @@ def test_a_restored_older_store_is_brought_up_to_date(machines):
 def test_an_artifact_that_is_damaged_there_is_not_believed(machines):
     machines.on("a")
     event = promote("one")
-    change(os.environ["RETRAIN_REMOTE"], f"artifacts/{event.about['model']}/content.txt", b"evil")
+    stays = f"store/artifacts/{event.about['model']}/content.txt"
+    change(os.environ["RETRAIN_REMOTE"], stays, b"evil")
     machines.on("b")
-    with pytest.raises(InputError, match=r"content\.txt of models/\w{8} is damaged"):
+    with pytest.raises(InputError, match=r"content\.txt of models/\w{8} is missing or damaged"):
         models.current("toys")
     assert not layout.log().exists() or not list(layout.log().iterdir())
 
@@ -419,19 +420,6 @@ def test_an_erasure_concerns_a_machine_that_worked_alone_before(machines):
     assert [each.rows for each in erasures.left()] == [("f" * 64,)]
 
 
-def test_what_was_shared_and_is_named_by_no_event_yet_is_kept(machines):
-    """As while another machine promotes: an erasure or a pruning goes on beside it."""
-    machines.on("a")
-    promote("one")
-    machines.on("b")
-    log.everything()
-    machines.on("a")
-    model = keep("models", "two")
-    staying.push(remote.current(), [])
-    machines.on("b")
-    assert model in sharing.kept()
-
-
 @pytest.mark.parametrize(
     "name", ["store/log/.DS_Store", "store/log/notes.json", "store/log/000001.json.bak"]
 )
@@ -579,18 +567,22 @@ def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp
     assert erasures.left() == []
 
 
-def test_an_artifact_of_the_store_that_is_damaged_in_the_bucket_is_mended_by_a_push(machines):
+def test_an_artifact_of_the_store_that_is_damaged_in_the_bucket_is_mended(machines):
     machines.on("a")
     batch = ingested("rows")
     there = os.environ["RETRAIN_REMOTE"]
-    change(there, f"artifacts/{batch}/content.txt", b"broken disk")
+    place = f"store/artifacts/{batch}"
+    change(there, f"{place}/content.txt", b"broken disk")
     machines.on("b")
-    with pytest.raises(InputError, match="damaged in s3://"):
-        log.everything()
-    with pytest.raises(InputError, match=r"is not whole in s3://.*cache push. on a machine"):
-        log.everything()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"damaged in s3://.*--repair. on a machine that has"):
+            log.everything()
+    damage = [{"what": place, "problem": "content.txt is damaged"}]
+    assert upkeep.verify(repair=True) == damage  # by a machine that lacks it
+    assert f"{place}.json" in objects(there)
     machines.on("a")
-    sharing.push()
+    assert upkeep.verify(repair=True) == damage
+    assert upkeep.verify() == []
     machines.on("b")
     assert kinds() == ["ingest"]
     assert (layout.permanent() / batch / "content.txt").exists()
