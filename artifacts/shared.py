@@ -55,7 +55,11 @@ def parse_index(name: str, value: Any) -> Index:
         stats = {p: FileStats(size, 0, 0, digest) for p, (digest, size) in index.items()}
         if content_digest(stats) == name.partition("/")[2]:
             return index
-    raise RemoteDamageError(f"The index of {name} in the remote is damaged.")
+    raise _index_is_damaged(name)
+
+
+def _index_is_damaged(name: str) -> RemoteDamageError:
+    return RemoteDamageError(f"The index of {name[:-56]} in the remote is damaged.")
 
 
 def _is_entry(entry: tuple[Any, Any]) -> bool:
@@ -98,7 +102,10 @@ def index_of(name: str, *, permanent: bool = False) -> Index | None:
     content = there.get(f"{place_of(permanent=permanent)}/{name}.json")
     if content is None:
         return None
-    index = parse_index(name, _json(content))
+    try:
+        index = parse_index(name, _json(content))
+    except RemoteDamageError:
+        raise _lost(there, name, ["its index"]) if permanent else _index_is_damaged(name) from None
     note(name, index, permanent=permanent)
     return index
 
@@ -184,10 +191,10 @@ def download(
         compared = _in_parallel(_download, there, place, index, folder)
         bad = sorted(path for path, fits in compared if not fits)
     except RemoteAwayError as error:
-        raise RemoteAwayError(
-            f"{error} {name[:-56]} lies only there: run the same command again when it answers, or "
-            "with --refresh to compute it here."
-        ) from None
+        remedy = "run the same command again when it answers"
+        if not permanent:
+            remedy += ", or with --refresh to compute it here"
+        raise RemoteAwayError(f"{error} {name[:-56]} lies only there: {remedy}.") from None
     if bad:
         raise _lost(there, name, bad) if permanent else _refuse(there, name, bad)
     return {path: stats_from((folder / path).stat(), digest) for path, (digest, _) in index.items()}
@@ -280,6 +287,7 @@ def upload(
     before_index: Callable[[], None] = lambda: None,
     *,
     permanent: bool = False,
+    anew: bool = False,
 ) -> None:
     """Write the files of an artifact to the remote, and then its index; nothing if it has that.
 
@@ -289,6 +297,7 @@ def upload(
         index: what they are.
         before_index: is called when the files are there; where it raises, they are removed.
         permanent: write them where it stays.
+        anew: write them over those that are there.
 
     Raises:
         InputError: the remote does not answer, or refuses; or what `before_index` raises.
@@ -298,7 +307,7 @@ def upload(
         return
     place = f"{place_of(permanent=permanent)}/{name}"
     # Whatever is noted here: another machine may have removed it since.
-    if there.get(f"{place}.json") is None:
+    if anew or there.get(f"{place}.json") is None:
         for _ in _in_parallel(_upload, there, place, index, folder):
             pass
         try:

@@ -192,9 +192,29 @@ def push_artifact(artifact: Artifact) -> Index:
     _look_out(writes=True)
     if damage := find_damage(artifact):
         raise InputError(f"{artifact} is not written to the remote ({damage}).")
-    files = shared.index_from(stats_of(artifact.folder))
+    return _upload(artifact.name, artifact.folder)
+
+
+def push_anew(name: str, folder: Path, *, permanent: bool) -> None:
+    """Write the files of an artifact, which are here, over those that are damaged in the remote.
+
+    Args:
+        name: of the artifact.
+        folder: that its files are in.
+        permanent: where it stays.
+
+    Raises:
+        InputError: as `push_record`.
+    """
+    _look_out(writes=True)
+    if folder.is_dir():  # else it was erased elsewhere, as is known now
+        _upload(name, folder, permanent=permanent, anew=True)
+
+
+def _upload(name: str, folder: Path, **how: bool) -> Index:
+    files = shared.index_from(stats_of(folder))
     # Once more after the files: what is erased elsewhere while they travel does not come to count.
-    shared.upload(artifact.name, artifact.folder, files, lambda: _look_out(writes=True))
+    shared.upload(name, folder, files, lambda: _look_out(writes=True), **how)
     return files
 
 

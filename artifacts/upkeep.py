@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from artifacts import layout, records, remote, shared, sharing
-from artifacts.artifact import Artifact, find_damage, stats_of
+from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import ArgumentError
 from artifacts.files import explain_write_errors
 from artifacts.locks import lock
@@ -93,12 +94,15 @@ def _is_key(key: str) -> bool:
     return bool(names and layout.SHA_256.fullmatch(digest))
 
 
-def verify(*, repair: bool = False) -> list[dict[str, str]]:
+def verify(*, repair: bool = False) -> list[dict[str, Any]]:
     """Bring everything that the remote holds once, and say what is damaged.
 
     Args:
         repair: write damaged artifacts anew from what is intact here; of others, no record counts
             any more.
+
+    Returns:
+        `what` and `problem` of each, and `left`: whether it stays damaged after a repair.
 
     Raises:
         InputError: the remote does not answer, or refuses.
@@ -111,16 +115,16 @@ def verify(*, repair: bool = False) -> list[dict[str, str]]:
             for name in sorted(shared.names(there, permanent=permanent)):
                 place = f"{shared.place_of(permanent=permanent)}/{name}"
                 if problem := _find_damage(there, name, place):
-                    found.append({"what": place, "problem": problem})
                     damaged[name] = problem
-                    if repair:
-                        _mend(there, name, permanent=permanent)
+                    mended = repair and _mend(there, name, permanent=permanent)
+                    left = permanent and not mended  # the rest can be computed
+                    found.append({"what": place, "problem": problem, "left": left})
         return found + list(_verify_records(there, damaged, repair=repair))
 
 
 def _verify_records(
     there: Remote, damaged: Collection[str], *, repair: bool
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, Any]]:
     """Yield the records that are damaged, or lead to nothing but what is known to be damaged."""
     whole = shared.names(there)
     for each in there.find("records"):
@@ -130,21 +134,23 @@ def _verify_records(
         try:
             read = sharing.read_remote(there, key)
         except RemoteDamageError as error:
-            yield {"what": each.name, "problem": str(error)}
+            yield {"what": each.name, "problem": str(error), "left": False}
             if repair:
                 there.delete([each.name])
             continue
         if read is None or read[0].name in whole:
             continue
         if read[0].name not in damaged:
-            yield {"what": each.name, "problem": f"{read[0]} is not there"}
+            yield {"what": each.name, "problem": f"{read[0]} is not there", "left": False}
         if repair and not _mend(there, read[0].name):
             there.delete([each.name])
 
 
 def _find_damage(there: Remote, name: str, place: str) -> str | None:
+    if (content := there.get(f"{place}.json")) is None:
+        return None  # it was removed since it was listed
     try:
-        index = shared.parse_index(name, json.loads(there.get(f"{place}.json") or b"null"))
+        index = shared.parse_index(name, json.loads(content))
     except (ValueError, RemoteDamageError):
         return "its index is damaged"
     bad = [path for path, fits in _compared(there, place, index) if not fits]
@@ -165,13 +171,11 @@ def _mend(there: Remote, name: str, *, permanent: bool = False) -> bool:
     artifact = Artifact(kind=kind, digest=digest, size=0)
     folder = layout.permanent() / name if permanent else artifact.folder
     intact = folder.is_dir() and not find_damage(artifact, folder=folder)
-    if intact or not permanent:
-        there.delete([f"{shared.place_of(permanent=permanent)}/{name}.json"])
-        shared.forget(name, permanent=permanent)
-    if intact and permanent:
-        shared.upload(name, folder, shared.index_from(stats_of(folder)), permanent=True)
-    elif intact:
-        sharing.push_artifact(artifact)
+    if intact:  # over what is there: meanwhile, nothing that others rely on is missing
+        sharing.push_anew(name, folder, permanent=permanent)
+    elif not permanent:
+        there.delete([f"artifacts/{name}.json"])
+        shared.forget(name)
     return intact
 
 

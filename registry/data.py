@@ -143,8 +143,12 @@ def problems() -> list[dict[str, str]]:
     for now in map(current, names):
         there = (*(batch.artifact for batch in now.batches), *map(patch, now.patches))
         for artifact in there:
-            if not artifact.path.is_dir():  # a damaged one is found with all that stays
-                problem = f"{artifact} is missing: ingest its files again, or restore a backup"
+            problem = f"{artifact} is missing: ingest its files again, or restore a backup"
+            try:
+                is_there = artifact.path.is_dir()  # a damaged one is found with all that stays
+            except InputError as error:
+                is_there, problem = False, str(error)
+            if not is_there:
                 found.append({"what": f"store/artifacts/{artifact.name}", "problem": problem})
     return found
 

@@ -9,11 +9,13 @@ log is read. The remote is written first: without it nothing is decided.
 
 import hashlib
 import json
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ _AN_EVENT = re.compile(rf"{_LOG}/(\d{{6}}|[1-9]\d{{6,}})\.json")
 _A_POINTER = re.compile(rf"{_POINTERS}/({layout.GROUP.pattern})/champion\.json")
 _FIELDS = {"kind": str, "dataset": str, "at": str, "about": dict}  # of an event, in any format
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()  # of what this process has said that it is damaged
 _brought: dict[tuple[str, Path], float] = {}  # when, by remote and data root
 
 
@@ -136,6 +140,8 @@ def _bring(there: Remote) -> None:
     _check_common(there, theirs)
     if new := [number for number in theirs if number not in here]:
         _bring_events(there, new)
+    elif staying.is_incomplete(there):
+        _warn(staying.bring(there, erasures.replaced_here()))
     if ours := [number for number in here if number > max([known.event, *theirs])]:
         _push_events(there, ours)
     if new or ours or staying.may_be_clearing(there):
@@ -164,7 +170,7 @@ def _settle(there: Remote, known: Known, dataset: str, content: bytes) -> None:
 
 def _push_events(there: Remote, numbers: list[int]) -> None:
     """Write events of this machine, after what they lead to."""
-    staying.push(there, list(_texts()))
+    staying.push(there, list(_texts()), partial(_check_free, there, numbers[0]))
     for number in numbers:
         if not there.create(f"{_LOG}/{number:06d}.json", _event(number).read_bytes()):
             raise _contradiction(there, number)
@@ -203,14 +209,11 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
         )
     events = {number: _get_event(there, number) for number in numbers}
     gone = erasures.replaced([*_texts(), *events.values()])
-    try:
-        staying.bring(there, gone)
-    except RemoteDamageError:
-        newer = _numbers_there(there, f"{_LOG}/{max(numbers):06d}.json")
-        if not newer:
-            raise
+    problems = staying.bring(there, gone)
+    if problems and (newer := _numbers_there(there, f"{_LOG}/{max(numbers):06d}.json")):
         _bring_events(there, numbers + newer)  # an erasure among these may have removed it
         return
+    _warn(problems)
     concerned = erasures.may_concern()
     layout.log().mkdir(parents=True, exist_ok=True)
     for number, text in events.items():
@@ -220,6 +223,13 @@ def _bring_events(there: Remote, numbers: list[int]) -> None:
                 shared.forget(name, permanent=True)
             erasures.follow(number, event, note=concerned)
         write_atomically(_event(number), text)
+
+
+def _warn(problems: Iterable[RemoteDamageError]) -> None:
+    for problem in problems:
+        if str(problem) not in _warned:
+            _warned.add(str(problem))
+            _log.warning("%s", problem)
 
 
 def _get_event(there: Remote, number: int) -> str:
@@ -275,16 +285,31 @@ def take(number: int, content: bytes) -> bool:
     try:
         known = _read_known(there)
         if number == 1 or (_is_known(known) and known.event == number - 1):
-            staying.push(there, [*_texts(), content.decode()])
-            if erasures.parse(content.decode()):
-                staying.begin_clearing(there, number)
-            if there.create(f"{_LOG}/{number:06d}.json", content):
-                _write_known(there, replace(known, event=number, digest=_digest(content)))
-                return True
+            with suppress(_TakenError):
+                free = partial(_check_free, there, number)
+                staying.push(there, [*_texts(), content.decode()], free)
+                if erasures.parse(content.decode()):
+                    staying.begin_clearing(there, number)
+                if there.create(f"{_LOG}/{number:06d}.json", content):
+                    _write_known(there, replace(known, event=number, digest=_digest(content)))
+                    return True
         _bring(there)
     except RemoteAwayError as error:
         raise staying.nothing_decided(error) from None
     return False
+
+
+class _TakenError(InputError):
+    """Another machine has taken the number."""
+
+
+def _check_free(there: Remote, number: int) -> None:
+    """Check that no event of that number came while files were written, such as an erasure."""
+    if there.get(f"{_LOG}/{number:06d}.json") is not None:
+        raise _TakenError(
+            f"Another machine decided something meanwhile in {there.address}: run the same command "
+            "again."
+        )
 
 
 def push() -> None:
@@ -298,7 +323,12 @@ def push() -> None:
     with explain_write_errors(layout.root()), _updating():
         staying.push_again(there)
         theirs = set(_numbers_there(there, None))
-        _push_events(there, [number for number in _numbers() if number not in theirs])
+        lost = [number for number in _numbers() if number not in theirs]
+        if lost:
+            _push_events(there, lost)
+        else:
+            after = max([0, *theirs]) + 1
+            staying.push(there, list(_texts()), partial(_check_free, there, after))
         for dataset, content in _pointers_here():
             there.create(f"{_POINTERS}/{dataset}/champion.json", content)
 

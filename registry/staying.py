@@ -9,7 +9,7 @@ Only an erasure removes any of them.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,15 @@ _SOME_NAMES = re.compile(
 )  # other objects there are none of ours
 
 
-def push(there: Remote, events: Collection[str]) -> None:
+def push(there: Remote, events: Collection[str], look_out: Callable[[], None]) -> None:
     """Write the artifacts that stay, and the names of batches, as far as the remote lacks them.
 
     Args:
         there: the remote.
         events: of this machine, with the one that is written next. While rows are still to be
             erased here, a batch that none of them names stays here.
+        look_out: is called when the files of one are there, and before it counts: raises an
+            InputError where it must not.
     """
     waiting = [each for each in here() if not shared.is_kept(each.name)]
     if not waiting:
@@ -48,11 +50,12 @@ def push(there: Remote, events: Collection[str]) -> None:
         if damage := find_damage(artifact, folder=folder):
             raise InputError(f"{folder} cannot be shared ({damage}): restore it from a backup.")
         files = shared.index_from(stats_of(folder))
-        names = partial(_push_names, there, artifact.digest)
-        shared.upload(artifact.name, folder, files, names, permanent=True)
+        last = partial(_push_names, there, artifact.digest, look_out)
+        shared.upload(artifact.name, folder, files, last, permanent=True)
 
 
-def _push_names(there: Remote, digest: str) -> None:
+def _push_names(there: Remote, digest: str, look_out: Callable[[], None]) -> None:
+    look_out()
     names = _names_here(digest)
     if names.exists():
         there.put(f"{_NAMES}/{names.name}", names.read_bytes())
@@ -70,29 +73,51 @@ def push_again(there: Remote) -> None:
             shared.forget(artifact.name, permanent=True)
 
 
-def bring(there: Remote, gone: Collection[str]) -> None:
+def bring(there: Remote, gone: Collection[str]) -> list[RemoteDamageError]:
     """Bring the artifacts that stay, and the names of batches, as far as they are not here.
 
     Args:
         there: the remote.
         gone: names of the artifacts that erasures replaced.
 
+    Returns:
+        Errors about what is damaged there, or was removed meanwhile. It is missing here, and asked
+        for again until it comes: who needs it says so, and the rest goes on without.
+
     Raises:
-        RemoteDamageError: one is damaged there, or was removed meanwhile.
-        InputError: the remote does not answer, or refuses.
+        InputError: the remote does not answer, or refuses; or an object is no text.
     """
+    problems = []
     for name in sorted(names(there) - set(gone)):
         kind, _, digest = name.partition("/")
         if not (layout.permanent() / name).is_dir():
-            fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+            try:
+                fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+            except RemoteDamageError as error:
+                problems.append(error)
+                continue
             if not (layout.permanent() / name).is_dir():
-                raise _removed(there, name[:-56])
+                problems.append(_removed(there, name[:-56]))
         elif not shared.is_kept(name):
             shared.note(name, {}, permanent=True)
     for found in filter(None, (_SOME_NAMES.fullmatch(each.name) for each in there.find(_NAMES))):
         file = _names_here(found[1])
         if not file.exists() and f"{erasures.BATCHES}/{found[1]}" not in gone:
             write_atomically(file, _text(there, found[0]))
+    if problems:
+        write_atomically(_incomplete(there), "")
+    else:
+        _incomplete(there).unlink(missing_ok=True)
+    return problems
+
+
+def is_incomplete(there: Remote) -> bool:
+    """Return whether something that stays could not be brought."""
+    return _incomplete(there).exists()
+
+
+def _incomplete(there: Remote) -> Path:
+    return there.folder / "incomplete"
 
 
 def read(there: Remote, name: str) -> bytes:
@@ -139,15 +164,22 @@ def here() -> Iterator[Artifact]:
                 yield Artifact(kind=kind, digest=folder.name, size=0)
 
 
-def remove(artifacts: Iterable[Artifact]) -> None:
-    """Remove artifacts that stayed from the remote, as an erasure wants it."""
+def remove(artifacts: Iterable[Artifact], *, named: bool = True) -> None:
+    """Remove artifacts that stayed from the remote, as an erasure wants it.
+
+    Args:
+        artifacts: to be removed.
+        named: an event says that they are gone, so that whoever finds the index after an
+            interruption removes it. Else the index goes first: without it, nobody brings the rest.
+    """
     if (there := remote.current()) is None:
         return
     place = shared.place_of(permanent=True)
     for artifact in artifacts:
-        there.delete([each.name for each in there.find(f"{place}/{artifact.name}")])
-        # Last: by these, whoever comes after an interruption finds the rest.
-        there.delete([f"{_NAMES}/{artifact.digest}.jsonl", f"{place}/{artifact.name}.json"])
+        files = [each.name for each in there.find(f"{place}/{artifact.name}")]
+        index = [f"{_NAMES}/{artifact.digest}.jsonl", f"{place}/{artifact.name}.json"]
+        for names in (files, index) if named else (index, files):
+            there.delete(names)
         shared.forget(artifact.name, permanent=True)
 
 

@@ -74,12 +74,13 @@ def _wanted(digests: Collection[str], why: str) -> frozenset[str]:
 def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     known = {batch.digest for batch in data.current(dataset).batches}
     gone = erasures.replaced_here()
-    row_holders.bring_back(gone)
+    unknown = row_holders.bring_back(gone)
+    looked_at = list(row_holders.batches_of(dataset))
     there = inventory.entries()
     in_cache = row_holders.cached(there, dataset, HOLDING)
     found = {
         holder: rows
-        for holder in (*row_holders.batches_of(dataset), *in_cache)
+        for holder in (*looked_at, *in_cache)
         if (rows := row_holders.rows_or_damaged(holder, wanted))
     }
     held = [holder for holder in found if holder.kind == data.BATCHES]
@@ -90,7 +91,7 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     names = {one.name for one in batches if not digests.isdisjoint((one.digest, *one.former))}
     showing = _showing(there, made)
     shown_in = showing | {holder.name for holder in found}
-    notes = _notes(found)
+    notes = [*_notes(found), *unknown]
     removed = {"rows in incoming files": _erase_incoming(dataset, wanted, held, notes)}
     traced = {entry.name for entry in there}
     removed["pictures of reports"] = _cover_reports(dataset, wanted, shown_in, traced, names)
@@ -111,7 +112,8 @@ def _erase(dataset: str, wanted: frozenset[str], why: str) -> dict[str, Any]:
     # Else it is known, on all machines.
     if renewed or nameless or not wanted <= data.current(dataset).erased:
         _decide(dataset, wanted, why, known, renewed, nameless)
-    held += _clear_remote(dataset, wanted, held, notes)
+    known |= {holder.digest for holder in looked_at} | {new["batch"] for new in renewed.values()}
+    held += _clear_remote(dataset, wanted, why, held, known, notes)
     for holder in held:  # last: while one is there, the same command starts again
         with lock("publish"):
             artifact.delete(holder, permanent=True)
@@ -162,30 +164,46 @@ def _decide(
 
 
 def _clear_remote(
-    dataset: str, wanted: frozenset[str], held: Collection[Artifact], notes: list[str]
+    dataset: str,
+    wanted: frozenset[str],
+    why: str,
+    held: Collection[Artifact],
+    known: Collection[str],
+    notes: list[str],
 ) -> list[Artifact]:
     """Remove the batches from the remote, and what can be computed again.
 
+    Args:
+        dataset: its name.
+        wanted: digests of the rows.
+        why: they are erased.
+        held: batches to be removed.
+        known: digests of the batches of which it is known whether they hold such rows.
+        notes: for the user; more may be added.
+
     Returns:
-        Batches that came to it since they were looked for, as of another machine that was lost, and
-        hold such rows.
+        Batches that came from the remote since, as of another machine that was lost, and hold such
+        rows.
 
     Raises:
         RemoteAwayError: the remote does not answer.
     """
     try:
         staying.remove(held)
-        came = row_holders.bring_back(erasures.replaced_here())
+        row_holders.bring_back(erasures.replaced_here())
         late = [
             each
             for each in row_holders.batches_of(dataset)
-            if each.name in came and row_holders.rows_or_damaged(each, wanted)
+            if each.digest not in known and row_holders.rows_or_damaged(each, wanted)
         ]
-        staying.remove(late)
+        if late:  # so that they leave the other machines too
+            gone = [each.digest for each in late]
+            log.append("erase", dataset, rows=sorted(wanted), batches={}, gone=gone, why=why)
+            staying.remove(late)
         if staying.clear():
             notes.append(
-                "Another machine was writing a batch to the remote. If it does not end that, "
-                "erase the same rows again tomorrow."
+                "A batch in the remote is not complete: another machine is writing it, or was "
+                "lost. If it was lost, erase the same rows again tomorrow."
             )
     except RemoteAwayError as error:
         raise RemoteAwayError(

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from artifacts import artifact, layout
+from artifacts import artifact, layout, remote
 from artifacts.artifact import Artifact, find_damage
 from artifacts.code import CodeRule, components
 from artifacts.files import explain_write_errors
 from artifacts.locks import shared_lock
+from artifacts.remote import RemoteAwayError
+from artifacts.sharing import push_anew
 from classifier import datasets
 from classifier.errors import ArgumentError
 from registry import data, log, sharing
@@ -192,6 +194,9 @@ def _restored(
     wrote it.
     """
     get_run_logger().info("batch %s was damaged or lost, and is whole again", lost.name)
+    if written.digest == lost.digest and remote.current() is not None:
+        with suppress(RemoteAwayError):  # a later `cache verify --remote --repair` finds it
+            push_anew(written.name, layout.permanent() / written.name, permanent=True)
     if written.digest != lost.digest:
         counts = {key: about[key] for key in ("train", "recent", "refused")}
         renewed = {

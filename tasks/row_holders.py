@@ -8,6 +8,7 @@ from artifacts import artifact, inventory, layout
 from artifacts.artifact import Artifact, find_damage
 from artifacts.errors import InputError
 from artifacts.inventory import Entry
+from artifacts.shared import RemoteDamageError
 from registry import data, staying
 from registry.data import DataChangedError
 from tasks.batch_names import keep_names, names_of
@@ -39,18 +40,20 @@ def bring_back(gone: Collection[str]) -> list[str]:
         gone: names of batches that erasures replaced, which stay away.
 
     Returns:
-        Names of those that came.
+        Sentences about those that are damaged there, so that nobody knows what they hold.
 
     Raises:
-        InputError: the remote does not answer, or a batch is damaged there.
+        InputError: the remote does not answer.
     """
-    came = []
+    notes = []
     for name in sorted(staying.names_there() - set(gone)):
         kind, _, digest = name.partition("/")
         if kind == data.BATCHES and not (layout.permanent() / name).is_dir():
-            artifact.fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
-            came.append(name)
-    return came
+            try:
+                artifact.fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
+            except RemoteDamageError as error:
+                notes.append(f"{error} What it holds is not known: then erase the same rows again.")
+    return notes
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def withdrawn_if_too_late(dataset: str, drafts: Collection[Artifact]) -> Iterato
     except DataChangedError:
         named = {batch.digest for batch in data.current(dataset).batches}
         gone = [draft for draft in drafts if draft.digest not in named]
-        staying.remove(gone)
+        staying.remove(gone, named=False)
         for each in gone:
             artifact.delete(each, permanent=True)
             names_of(each.digest).unlink(missing_ok=True)

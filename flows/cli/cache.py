@@ -73,15 +73,22 @@ def _verify_remote(*, repair: bool) -> Answer:
         log.everything()
         erasures.check_none_left()
     found = upkeep.verify(repair=repair)
+    left = [short(row["what"]) for row in found if row["left"]]
     lines = [f"{short(row['what'])}: {row['problem']}" for row in found]
     if found and repair:
-        lines.append("What is intact here was written anew; what is not is computed again.")
+        lines.append("What is intact here was written anew; the rest of the cache is computed.")
+        if left:
+            lines.append(
+                f"Not mended, because it is not intact here: {', '.join(left)}. Run the same "
+                "command on a machine that has it, ingest the files of the batch again, or retract "
+                "it."
+            )
     elif found:
         lines.append("--repair writes anew what is intact here, and lets the rest be computed.")
     return Answer(
         found,
         "\n".join(lines or ["Nothing is damaged."]),
-        code=1 if found and not repair else 0,
+        code=1 if left or (found and not repair) else 0,
     )
 
 

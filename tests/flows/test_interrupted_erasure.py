@@ -64,17 +64,17 @@ def meanwhile(monkeypatch, tmp_path):
     def place(kind, act, *, uploaded):
         push = staying.push
 
-        def late(there, events):
+        def late(there, events, look_out):
             if f'"kind": "{kind}"' not in events[-1]:
-                push(there, events)
+                push(there, events, look_out)
                 return
             monkeypatch.setattr(staying, "push", push)
             if uploaded:
-                push(there, events)
+                push(there, events, look_out)
             act()
             monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "b"))
             if not uploaded:
-                push(there, events)
+                push(there, events, look_out)
 
         monkeypatch.setattr(staying, "push", late)
 
@@ -192,12 +192,14 @@ def test_an_erasure_that_an_ingest_meets_is_done_again(machines, tmp_path, meanw
         assert ROW not in pictures.rows_below(a.folder)
 
 
-@pytest.mark.parametrize("during", [True, False])
+@pytest.mark.parametrize("when", ["before", "during", "during, and others decide"])
 def test_a_batch_of_a_machine_that_is_lost_before_its_event_is_erased_too(
-    machines, tmp_path, monkeypatch, during
+    machines, tmp_path, monkeypatch, when
 ):
     with machines("a") as a:
         a.ingest(pictures.as_folders(tmp_path / "new", IMAGES, LABELS))
+    with machines("c") as c:
+        c.data("list")
 
     def lost(*_):
         raise KeyboardInterrupt
@@ -208,20 +210,36 @@ def test_a_batch_of_a_machine_that_is_lost_before_its_event_is_erased_too(
             new = pictures.as_folders(tmp_path / "more", IMAGES[:9], LABELS[:9])
             assert b("ingest", new, "--dataset", "folder").code == 130
         shutil.rmtree(tmp_path / "b")
+        assert ROW in rows_in_bucket(tmp_path / "bucket")
+        if when == "during, and others decide":
+            with machines("c") as c:
+                assert c("models", "freeze", "--dataset", "folder", "--why", "x").code == 0
         monkeypatch.setenv("RETRAIN_DATA", str(tmp_path / "a"))
 
-    if not during:
+    if when == "before":
         ingest_and_be_lost()
-        assert ROW in rows_in_bucket(tmp_path / "bucket")
     with machines("a") as a:
-        if during:
-            monkeypatch.setattr(log, "append", then(log.append, ingest_and_be_lost))
+        if when != "before":
+            monkeypatch.setattr(log, "append", before(log.append, ingest_and_be_lost))
         assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
         assert ROW not in pictures.rows_below(a.folder)
     assert ROW not in rows_in_bucket(tmp_path / "bucket")
-    with machines("c") as c:
-        c.data("list")
-        assert ROW not in pictures.rows_below(c.folder)
+    for name in "cd":
+        with machines(name) as each:
+            each.data("list")
+            assert ROW not in pictures.rows_below(each.folder)
+
+
+def before(function, act):
+    """The function, before which another one is called the first time."""
+    left = [act]
+
+    def called(*args, **options):
+        while left:
+            left.pop()()
+        return function(*args, **options)
+
+    return called
 
 
 def then(function, act):

@@ -15,7 +15,7 @@ from artifacts.errors import InputError
 from artifacts.files import write_atomically
 from artifacts.remote import RemoteError
 from registry import decisions, erasures, log, models, sharing, staying
-from tests.artifacts.machines import objects
+from tests.artifacts.machines import change, objects
 from tests.registry.stores import erase, ingested, keep, promote, verified
 
 pytestmark = pytest.mark.slow
@@ -388,3 +388,89 @@ def test_a_mark_that_the_bucket_lost_comes_back_by_a_push(machines):
     sharing.push()
     machines.on("c")
     assert verified() == model
+
+
+def test_a_batch_does_not_come_to_count_once_its_number_is_taken(machines, monkeypatch):
+    begin(machines)
+    before = set(there())
+    upload = shared._upload
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    def late(*arguments):
+        done = upload(*arguments)
+        monkeypatch.setattr(shared, "_upload", upload)
+        machines.on("a")
+        log.append("erase", "toys", rows=[ROW], batches={}, why=WHY)
+        machines.on("b")
+        monkeypatch.setattr(sharing, "_bring", killed)  # and `b` is lost
+        return done
+
+    machines.on("b")
+    monkeypatch.setattr(shared, "_upload", late)
+    with pytest.raises(KeyboardInterrupt):
+        ingested("rows of a person")
+    assert set(there()) - before == {"store/clearing/000002", "store/log/000002.json"}
+
+
+def test_a_batch_that_is_erased_during_a_repair_is_not_written_back(machines, monkeypatch):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()
+    names = shared.names
+
+    def late(*arguments, **options):
+        found = names(*arguments, **options)
+        if options.get("permanent"):
+            monkeypatch.setattr(shared, "names", names)
+            machines.on("a")
+            erase(batch)
+            staying.remove([models.artifact_of(batch)])
+            machines.on("b")
+        return found
+
+    monkeypatch.setattr(shared, "names", late)
+    assert upkeep.verify(repair=True) == []
+    assert not [name for name in there() if batch in name]
+
+
+def test_damage_is_mended_where_nothing_may_be_removed_and_beside_a_clearing(machines, monkeypatch):
+    def refused(_, names):
+        if list(names):
+            raise RemoteError("it refuses")
+
+    machines.on("a")
+    batch = ingested("rows")
+    for name in (f"store/artifacts/{batch}/content.txt", f"store/artifacts/{batch}.json"):
+        change(os.environ["RETRAIN_REMOTE"], name, b"broken disk")
+        with monkeypatch.context() as patch:
+            patch.setattr(remote.Remote, "delete", refused)
+            (found,) = upkeep.verify(repair=True)
+        assert not found["left"]
+        assert upkeep.verify() == []
+    machines.on("b")
+    log.everything()
+    assert (layout.permanent() / batch).is_dir()
+
+
+def test_a_withdrawal_that_is_killed_leaves_nothing_that_others_bring(machines, monkeypatch):
+    begin(machines)
+    draft = models.artifact_of(keep("batches", "rows of a person"))
+    staying.push(remote.current(), [], lambda: None)
+    delete = remote.Remote.delete
+
+    def killed(*arguments):
+        delete(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Remote, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            staying.remove([draft], named=False)
+    assert draft.name not in staying.names_there()
+    decisions.decide("freeze", "toys", "a holiday")
+    machines.on("b")
+    assert len(log.everything()) == 2
+    assert not (layout.permanent() / draft.name).exists()

@@ -12,7 +12,7 @@ from artifacts import layout, remote, upkeep
 from artifacts.artifact import delete
 from artifacts.errors import InputError
 from artifacts.remote import RemoteAwayError
-from registry import decisions, erasures, log, models, pointer, restoring, sharing, staying
+from registry import data, decisions, erasures, log, models, pointer, restoring, sharing, staying
 from registry.decisions import ChampionChangedError
 from tests.artifacts.machines import Machines, change, objects
 from tests.fixtures.s3 import running
@@ -210,12 +210,15 @@ def test_a_restored_older_store_is_brought_up_to_date(machines):
 def test_an_artifact_that_is_damaged_there_is_not_believed(machines):
     machines.on("a")
     event = promote("one")
-    stays = f"store/artifacts/{event.about['model']}/content.txt"
+    model = event.about["model"]
+    stays = f"store/artifacts/{model}/content.txt"
+    content = remote.current().get(stays)
     change(os.environ["RETRAIN_REMOTE"], stays, b"evil")
     machines.on("b")
-    with pytest.raises(InputError, match=r"content\.txt of models/\w{8} is missing or damaged"):
-        models.current("toys")
-    assert not layout.log().exists() or not list(layout.log().iterdir())
+    assert models.current("toys").champion.model == model
+    assert not (layout.permanent() / model).exists()
+    change(os.environ["RETRAIN_REMOTE"], stays, content)
+    assert verified() == model
 
 
 @pytest.mark.parametrize(
@@ -567,24 +570,28 @@ def test_a_restored_log_tells_of_erasures_where_the_cache_is_older(machines, tmp
     assert erasures.left() == []
 
 
-def test_an_artifact_of_the_store_that_is_damaged_in_the_bucket_is_mended(machines):
+def test_an_artifact_of_the_store_that_is_damaged_in_the_bucket_is_mended(machines, caplog):
     machines.on("a")
     batch = ingested("rows")
     there = os.environ["RETRAIN_REMOTE"]
     place = f"store/artifacts/{batch}"
     change(there, f"{place}/content.txt", b"broken disk")
     machines.on("b")
-    for _ in range(2):
-        with pytest.raises(InputError, match=r"damaged in s3://.*--repair. on a machine that has"):
-            log.everything()
-    damage = [{"what": place, "problem": "content.txt is damaged"}]
-    assert upkeep.verify(repair=True) == damage  # by a machine that lacks it
+    decisions.decide("freeze", "toys", "it goes on")
+    assert kinds() == ["ingest", "freeze"]
+    assert not (layout.permanent() / batch).exists()
+    (problem,) = data.problems()
+    said = f"damaged in {there}, where it stays: run `./run cache verify --remote --repair` on"
+    assert said in problem["problem"]
+    assert said in caplog.text
+    damage = {"what": place, "problem": "content.txt is damaged", "left": True}
+    assert upkeep.verify(repair=True) == [damage]  # by a machine that lacks it
     assert f"{place}.json" in objects(there)
     machines.on("a")
-    assert upkeep.verify(repair=True) == damage
+    assert upkeep.verify(repair=True) == [damage | {"left": False}]
     assert upkeep.verify() == []
     machines.on("b")
-    assert kinds() == ["ingest"]
+    assert kinds() == ["ingest", "freeze"]
     assert (layout.permanent() / batch / "content.txt").exists()
 
 
