@@ -323,6 +323,9 @@ def push() -> None:
     with explain_write_errors(layout.root()), _updating():
         staying.push_again(there)
         theirs = set(_numbers_there(there, None))
+        if not theirs <= set(_numbers()):  # such as an erasure that has just come
+            _bring(there)
+            erasures.check_none_left()
         lost = [number for number in _numbers() if number not in theirs]
         if lost:
             _push_events(there, lost)

@@ -474,3 +474,17 @@ def test_a_withdrawal_that_is_killed_leaves_nothing_that_others_bring(machines, 
     machines.on("b")
     assert len(log.everything()) == 2
     assert not (layout.permanent() / draft.name).exists()
+
+
+def test_a_push_does_not_write_back_what_was_erased_right_before(machines):
+    machines.on("a")
+    batch = ingested("rows of a person")
+    machines.on("b")
+    log.everything()  # as `./run cache push` begins
+    machines.on("a")
+    erase(batch)
+    staying.remove([models.artifact_of(batch)])
+    machines.on("b")
+    with pytest.raises(InputError, match="erased on another machine, and not yet here"):
+        sharing.push()
+    assert not [name for name in there() if batch in name]
