@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from artifacts import layout, remote
+from artifacts.artifact import find_damage
 from artifacts.remote import RemoteAwayError
 from registry import data, erasures, log, staying
 from tests.flows import pictures
@@ -169,6 +170,54 @@ def test_an_ingest_that_an_erasure_meets_does_not_bring_the_row_back(
             below = pictures.rows_below(each.folder)
             assert ROW not in below
             assert pictures.digest(more[0]) in below
+
+
+def test_of_two_ingests_of_the_same_files_at_once_one_counts(machines, tmp_path, meanwhile):
+    new = pictures.as_folders(tmp_path / "new", IMAGES, LABELS)
+
+    def ingest():
+        with machines("a") as a:
+            a.ingest(new)
+
+    with machines("b") as b:
+        meanwhile("ingest", ingest, uploaded=True)
+        done = b("ingest", new, "--dataset", "folder", "--batch", "mine")
+        assert done.code == 1
+        assert "Another machine took in data of folder" in done.err
+        assert b.ingest(new)["accepted"] == 0
+    for name in "abc":
+        with machines(name) as each:
+            each.data("list")
+            (batch,) = data.current("folder").batches
+            assert (batch.name, find_damage(batch.artifact)) == ("new", None)
+
+
+def test_a_batch_that_is_mended_while_rows_of_it_are_erased_does_not_return(
+    machines, tmp_path, meanwhile
+):
+    new = pictures.as_folders(tmp_path / "new", IMAGES, LABELS)
+    with machines("b") as b:
+        b.ingest(new)
+    (new / "0" / "junk.png").write_bytes(b"none")  # so that its mended form is another
+
+    def erase():
+        with machines("a") as a:
+            assert a("data", "erase", ROW, "--why", WHY, "--dataset", "folder").code == 0
+
+    with machines("b") as b:
+        (batch,) = (layout.permanent() / "batches").glob("*/")
+        (batch / "batch.json").write_text("broken")
+        meanwhile("mend", erase, uploaded=True)
+        done = b("ingest", new, "--dataset", "folder")
+        assert done.code == 1
+        assert "or erased rows of it, meanwhile: run the same command again" in done.err
+        do_what_is_told(b)
+    assert ROW not in rows_in_bucket(tmp_path / "bucket")
+    for name in "abc":
+        with machines(name) as each:
+            each.data("list")
+            assert ROW not in pictures.rows_below(each.folder)
+            assert len(data.current("folder").batches) == 1
 
 
 def test_an_erasure_that_an_ingest_meets_is_done_again(machines, tmp_path, meanwhile):
