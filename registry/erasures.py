@@ -14,7 +14,7 @@ import logging
 import shlex
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +146,25 @@ def _write(path: Path, dataset: str, about: dict[str, Any]) -> None:
 
 
 def left() -> list[Erasure]:
-    """Return the erasures that are still to be done here: of other machines, and interrupted."""
-    return [erasure for _, erasure in _notes()]
+    """Return the erasures that are still to be done here: of other machines, and interrupted.
+
+    Those of a dataset are one, so that one command does them.
+    """
+    merged: dict[tuple[str, bool], Erasure] = {}
+    for _, one in _notes():
+        before = merged.get((one.dataset, one.begun), one)
+        rows = dict.fromkeys((*before.rows, *one.rows))
+        whys = dict.fromkeys((*before.why.split("; "), *one.why.split("; ")))
+        merged[one.dataset, one.begun] = replace(one, rows=tuple(rows), why="; ".join(whys))
+    return list(merged.values())
 
 
 def warn_of_left() -> None:
     """Say in the log, once a process, what is still to be erased here."""
-    for path, erasure in _notes():
-        if path not in _told:
-            _told.add(path)
+    new = {path: erasure.dataset for path, erasure in _notes() if path not in _told}
+    _told.update(new)
+    for erasure in left():
+        if erasure.dataset in new.values():
             _log.warning(
                 "%s Erase them here too, from cache, reports and incoming files: %s",
                 erasure.what,

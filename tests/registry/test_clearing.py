@@ -488,3 +488,20 @@ def test_a_push_does_not_write_back_what_was_erased_right_before(machines):
     with pytest.raises(InputError, match="erased on another machine, and not yet here"):
         sharing.push()
     assert not [name for name in there() if batch in name]
+
+
+def test_one_command_does_all_erasures_of_a_dataset_that_are_left(machines, caplog):
+    begin(machines)
+    machines.on("b")
+    other = "e" * 64
+    decisions.decide("freeze", "mnist", "a holiday")
+    machines.on("a")
+    for dataset, row, why in (("toys", ROW, WHY), ("mnist", ROW, WHY), ("toys", other, "hers")):
+        log.append("erase", dataset, rows=[row], batches={}, why=why)
+    machines.on("b")
+    log.everything()
+    left = {each.dataset: (set(each.rows), each.why) for each in erasures.left()}
+    assert left == {"toys": ({ROW, other}, f"{WHY}; hers"), "mnist": ({ROW}, WHY)}
+    assert caplog.text.count("Erase them here too") == 2
+    erasures.done("toys", {ROW, other})
+    assert [each.dataset for each in erasures.left()] == ["mnist"]
