@@ -381,7 +381,8 @@ def _may_show(
 
 def _notes(found: Collection[Artifact]) -> list[str]:
     notes = ["The Prefect server keeps pictures of earlier runs: delete those runs there."]
-    if any(holder.kind != data.BATCHES for holder in found):
+    # Of files that another machine's erasure removed from the remote, nobody knows that.
+    if any(holder.kind != data.BATCHES and holder.folder.is_dir() for holder in found):
         notes.append(
             "The published source has such rows: remove them there, or each download brings them "
             "back into the cache. They are not trained on, tested on or shown."

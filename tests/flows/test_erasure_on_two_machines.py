@@ -104,6 +104,18 @@ def test_both_machines_train_after_an_erasure_and_neither_is_told_of_its_own(
         assert [event["kind"] for event in a.events()].count("erase") == 1
 
 
+def test_the_source_is_not_blamed_for_what_is_only_missing_here(machines, tmp_path):
+    begin(machines, tmp_path)
+    with machines("b") as b:
+        b.train(epochs=1)  # cached: the published rows stay in the bucket
+    command = ("data", "erase", ROW, "--why", WHY, "--dataset", "folder")
+    for name in "ab":
+        with machines(name) as each:
+            done = each(*command)
+            assert done.code == 0
+            assert "published source" not in done.out
+
+
 def begin(machines, tmp_path):
     """Let `a` train on a batch; all of it is in the bucket."""
     with machines("a") as a:
