@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from artifacts import artifact, layout, remote
+from artifacts import artifact, layout
 from artifacts.artifact import Artifact, find_damage
 from artifacts.code import CodeRule, components
 from artifacts.files import explain_write_errors
@@ -194,10 +194,10 @@ def _restored(
     wrote it.
     """
     get_run_logger().info("batch %s was damaged or lost, and is whole again", lost.name)
-    if written.digest == lost.digest and remote.current() is not None:
+    if written.digest == lost.digest:
         with suppress(RemoteAwayError):  # a later `cache verify --remote --repair` finds it
             push_anew(written.name, layout.permanent() / written.name, permanent=True)
-    if written.digest != lost.digest:
+    else:
         counts = {key: about[key] for key in ("train", "recent", "refused")}
         renewed = {
             "batch": written.digest,

@@ -52,7 +52,7 @@ def bring_back(gone: Collection[str]) -> list[str]:
             try:
                 artifact.fetch(Artifact(kind=kind, digest=digest, size=0), permanent=True)
             except RemoteDamageError as error:
-                notes.append(f"{error} What it holds is not known: then erase the same rows again.")
+                notes.append(f"{error} It may hold such rows: erase them again afterwards.")
     return notes
 
 
